@@ -1,0 +1,152 @@
+"""``logs``, ``outputs`` and ``get``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import click
+
+from runyard.cli import common, follow, logtext, text
+from runyard.cli.submit import state_text
+from runyard.client.api import Api
+from runyard.wire.errors import ConflictError, NotFoundError, UsageError
+
+PIECE = 1 << 20
+"""Bytes of a log per request."""
+
+
+@common.command("logs", help="Print the output of a run. Lines rewritten with carriage returns show their last state.")
+@common.run_argument
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on until the run ends.")
+@click.option("--raw", is_flag=True, help="The exact bytes that the program wrote.")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of attempt N; default: the newest.")
+@click.option("-n", "--lines", type=click.IntRange(1), metavar="N", help="Only the last N lines.")
+def logs(run: str, following: bool, raw: bool, attempt: int | None, lines: int | None) -> int:
+    """Print a log."""
+    try:
+        with common.server() as api:
+            found = api.run(run)
+            run_id = str(found["id"])
+            if not found.get("started_at"):
+                text.notice("%s has not started: %s" % (run_id, state_text(found)))
+            start = b""
+            offset = 0
+            if lines:
+                start, offset = tail(api, run_id, lines, attempt)
+            rest = follow.pieces if following else read
+            pieces = _chain(start, rest(api, run_id, offset, attempt))
+            out, terminal = sys.stdout.buffer, sys.stdout.isatty()
+            empty = True
+            for piece in pieces if raw or (following and terminal) else logtext.collapse(pieces, colours=terminal):
+                empty = empty and not piece
+                out.write(piece)
+                out.flush()
+            if empty and found.get("files") == "gone":
+                raise NotFoundError(
+                    "the log of %s is gone, with its directory: %s" % (run_id, found.get("run_dir")),
+                    "to run it again: runyard rerun %s" % run_id,
+                )
+    except KeyboardInterrupt:
+        if following:
+            text.notice("")
+            text.notice("No longer followed; this does not stop the run (that would: runyard kill %s)" % run)
+        raise
+    return 0
+
+
+def _chain(start: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if start:
+        yield start
+    yield from rest
+
+
+def read(api: Api, run_id: str, offset: int = 0, attempt: int | None = None) -> Iterator[bytes]:
+    """Yield a log from ``offset`` to its present end."""
+    while True:
+        data, size, _, _ = api.log(run_id, offset, PIECE, attempt)
+        if data:
+            yield data
+        offset += len(data)
+        if not data or offset >= size:
+            return
+
+
+def tail(api: Api, run_id: str, lines: int, attempt: int | None) -> tuple[bytes, int]:
+    """Return the last lines of a log and the offset at which it went on."""
+    want = 256 * lines
+    while True:
+        data, size, _, _ = api.log(run_id, -want, want, attempt)
+        if data.count(b"\n") > lines or want >= size:
+            return logtext.last_lines(data, lines), size
+        want *= 4
+
+
+@common.command("outputs", help="List the files that a run wrote.")
+@common.run_argument
+@common.json_option
+def outputs(run: str, as_json: bool) -> int:
+    """List outputs."""
+    with common.server() as api:
+        found = api.outputs(run)
+    if as_json:
+        common.print_json(found)
+    elif found:
+        rows = [(text.size(o.get("size")), o.get("type") or "-", o["path"]) for o in found]
+        click.echo(text.table(rows, ("SIZE", "TYPE", "PATH")))
+    else:
+        text.notice("no outputs")
+    return 0
+
+
+@common.command("get", help="Fetch a file that a run wrote, into the current directory or DEST (- is stdout).")
+@common.run_argument
+@click.argument("path")
+@click.option("-o", "--output", "dest", metavar="DEST", help="File or directory to write; it may exist.")
+def get(run: str, path: str, dest: str | None) -> int:
+    """Fetch one output."""
+    with common.server() as api:
+        if dest == "-":
+            for piece in api.output(run, path):
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+            return 0
+        name = os.path.basename(path.rstrip("/"))
+        if not name:
+            raise UsageError("%r is no file" % path, "runyard outputs %s lists the files" % run)
+        target = dest or name
+        if dest and os.path.isdir(dest):
+            target = os.path.join(dest, name)
+        if not dest and os.path.lexists(target):
+            raise ConflictError("%s exists already" % target, "choose where to write it: -o DEST")
+        size = write(api.output(run, path), target)
+    click.echo("%s (%s)" % (target, text.size(size)))
+    return 0
+
+
+def write(pieces: Iterator[bytes], target: str) -> int:
+    """Write pieces to a file that appears only once it is whole; return its size in bytes."""
+    temporary = "%s.%d.part" % (target, os.getpid())
+    size = 0
+    first = next(pieces, b"")  # an error answer raises here, before a file is made
+    try:
+        new = open(temporary, "xb")  # noqa: SIM115  closed below
+    except OSError as exc:
+        raise ConflictError(
+            "%s cannot be written: %s" % (target, exc.strerror), "choose another place with -o DEST"
+        ) from exc
+    try:
+        with new as file:
+            size += file.write(first)
+            for piece in pieces:
+                size += file.write(piece)
+        os.replace(temporary, target)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+    return size
+
+
+COMMANDS = {"logs": logs, "outputs": outputs, "get": get}

@@ -1,0 +1,1 @@
+"""What the yard does: submit, assign, renew, finish, expire. Takes a store and a clock; knows no HTTP."""

@@ -1,0 +1,181 @@
+"""Runs as JSON (docs/protocol.md; fields are added, never renamed)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from runyard.services.api import Json
+from runyard.services.context import Context
+from runyard.services.control import trash_path
+from runyard.store import attempts, hosts, outputs, runs
+from runyard.store.database import Connection
+from runyard.wire import states
+from runyard.wire.paths import manifest_path
+
+SNAPSHOT_FIELDS = ("tree", "commit", "branch", "dirty", "changed", "files", "bytes")
+
+
+def iso(time_us: int | None) -> str | None:
+    """Return a time as ISO 8601 in UTC with microseconds; None for none, and for one that has no such form."""
+    if time_us is None or not states.TIMES_US[0] <= time_us <= states.TIMES_US[1]:
+        return None
+    seconds, micros = divmod(time_us, 1_000_000)
+    stamp = dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=micros)
+    return stamp.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def runs_json(context: Context, connection: Connection, rows: Sequence[Any]) -> list[Json]:
+    """Return several runs; three queries, whatever their number."""
+    ids = [row.id for row in rows]
+    tags = runs.tags(connection, ids)
+    tries = attempts.of_runs(connection, ids)
+    files = outputs.of_runs(connection, ids)
+    names = hosts.names(connection)
+    return [
+        run_json(context, row, tags.get(row.id, []), tries.get(row.id, []), files.get(row.id, []), names)
+        for row in rows
+    ]
+
+
+def run_json(
+    context: Context, row: Any, tags: list[str], tries: Sequence[Any], files: Sequence[Any], names: dict[str, str]
+) -> Json:
+    """Return one run."""
+    spec = row.spec
+    current = next((attempt for attempt in tries if attempt.id == row.attempt_id), None)
+    running = row.state in (states.RUNNING, states.LOST) and row.ended_at is None
+    snapshot = spec.get("snapshot") or {}
+    return {
+        "id": row.id,
+        "project": row.project,
+        "name": row.name,
+        "message": row.message,
+        "tags": tags,
+        "user": row.user_name,
+        "state": row.state,
+        "phase": current.phase if running and current is not None else None,
+        "wait_reasons": [],
+        "expected_start": None,
+        "command": spec["command"],
+        "program": spec.get("program"),
+        "cwd": spec["cwd"],
+        "source": spec["source"],
+        "repo_name": spec["repo_name"],
+        "priority": -row.priority_rank,
+        "resources": {name: row.resources.get(name) for name in ("gpus", "cpus", "mem", "gpu_model", "host")},
+        "time_limit_s": row.time_limit_s,
+        "retries": row.retries,
+        "created_at": iso(row.created_at),
+        "started_at": iso(row.started_at),
+        "ended_at": iso(row.ended_at),
+        "end": _end(row) if row.ended_at is not None else None,
+        "stop_requested": {"at": iso(row.kill_at), "by": row.kill_by} if row.kill_at is not None else None,
+        "attempts": [attempt_json(attempt, names) for attempt in tries],
+        "host": names.get(row.host_id, row.host_id) if row.host_id else None,
+        "slots": list(current.slots) if current is not None else [],
+        "snapshot": {name: snapshot.get(name) for name in SNAPSHOT_FIELDS},
+        "code_frozen": not spec.get("in_place"),
+        "links": spec.get("links") or [],
+        # What it takes to run it again:
+        **{name: spec.get(name) for name in ("also", "adopt", "pythonpath", "shell", "pty", "fresh")},
+        "requeue": bool(row.requeue),
+        "env_hash": row.env_hash,
+        "sweep": row.sweep,
+        "rerun_of": spec.get("rerun_of"),
+        "params": {},
+        "metrics": {},
+        "outputs": [output_json(output) for output in files],
+        "data": [],
+        "files": files_state(context, row),
+        "trashed_at": iso(row.trashed_at),
+        "run_dir": run_dir(context, row),
+    }
+
+
+def _end(row: Any) -> Json:
+    return {
+        "exit_code": row.exit_code,
+        "signal": row.signal,
+        "reason": row.reason,
+        "origin": row.origin,
+        "detail": row.end_detail,
+    }
+
+
+def attempt_json(row: Any, names: dict[str, str]) -> Json:
+    """Return one attempt."""
+    return {
+        "id": row.id,
+        "number": row.number,
+        "phase": row.phase,
+        "host": names.get(row.host_id, row.host_id),
+        "slots": list(row.slots),
+        "assigned_at": iso(row.assigned_at),
+        "started_at": iso(row.started_at),
+        "ended_at": iso(row.ended_at),
+        "end": _end(row) if row.ended_at is not None else None,
+        "log_bytes": row.log_bytes,
+        "log_dropped": row.log_dropped,
+    }
+
+
+def output_json(row: Any) -> Json:
+    """Return one output."""
+    return {
+        "path": row.path,
+        "size": row.size,
+        "sha256": row.sha256 or None,
+        "type": row.type,
+        "modified_at": iso(row.mtime),
+        "attempt": row.attempt_id,
+    }
+
+
+def event_json(row: Any) -> Json:
+    """Return one event of a run."""
+    return {
+        "id": row.id, "at": iso(row.at), "kind": row.kind, "from": row.from_state, "to": row.to_state,
+        "actor": row.actor, "attempt": row.attempt_id, "detail": row.detail,
+    }  # fmt: skip
+
+
+def agent_json(row: Any, connected: bool) -> Json:
+    """Return one agent."""
+    return {
+        "id": row.id, "host": row.host_name, "host_id": row.host_id, "user": row.user_name, "version": row.version,
+        "connected": connected, "draining": bool(row.draining), "seen_at": iso(row.seen_at),
+        "shared_home": bool(row.shared_home), "cpus": row.cpus, "mem": row.mem, "disk_free": row.disk_free,
+    }  # fmt: skip
+
+
+def slot_json(row: Any) -> Json:
+    """Return one slot, and the run that has it."""
+    return {
+        "id": row.id, "host_id": row.host_id, "name": row.name, "kind": row.kind, "model": row.model, "mem": row.mem,
+        "threads": row.threads, "free": bool(row.free) and row.attempt_id is None, "why": row.why, "run": row.run_id,
+    }  # fmt: skip
+
+
+def base_dir(context: Context, row: Any) -> str:
+    """Return the absolute path of a run's directory, wherever it is now."""
+    return trash_path(context, row.dir) if row.trashed_at is not None else context.run_path(row.dir)
+
+
+def run_dir(context: Context, row: Any) -> str:
+    """Return the absolute path of a run's working tree; of a run in place, of what it writes to RUNYARD_RUN_DIR."""
+    return os.path.join(base_dir(context, row), row.spec["repo_name"])
+
+
+def files_state(context: Context, row: Any) -> str:
+    """Return ``none yet``, ``here``, ``thinned`` (unchanged code was removed; `checkout` has it), ``trashed`` or ``gone``."""
+    if row.trashed_at is not None:
+        return "trashed"
+    base = base_dir(context, row)
+    # Of a run on a host that shares nothing no tree was filled here: there may be a log, and no output.
+    tree_is_due = os.path.exists(manifest_path(base))
+    if os.path.isdir(run_dir(context, row) if tree_is_due else base):
+        return "thinned" if row.thinned_at is not None else "here"
+    return "none yet" if row.started_at is None or row.ended_at is None else "gone"

@@ -1,0 +1,1 @@
+"""Frozen code: git trees in the yard's own repository, links to data."""

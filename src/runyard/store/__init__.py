@@ -1,0 +1,1 @@
+"""Storage: tables, migrations, one module per aggregate. Nothing but storage."""
