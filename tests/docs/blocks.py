@@ -71,7 +71,7 @@ VARYING = re.compile(
 )
 PATTERNS = {
     "any": ".*?", "placed": r"(?:\w+ on \S+ [cg]pu\d+|queued: .+)", "slot": r"[cg]pu\d+", "program": r"/\S+",
-    "id": "[a-z2-7]{12}", "commit": "[0-9a-f]{7}", "port": r"\d+", "time": r"[\d:-]+",
+    "id": "([a-z2-7]{12})", "commit": "[0-9a-f]{7}", "port": r"\d+", "time": r"[\d:-]+",
     "quantity": r"\d+(?:\.\d+)?", "decimal": r"\d+\.\d+",
 }  # fmt: skip
 
@@ -86,8 +86,8 @@ def _pattern(line: str) -> str:
     return "[ \\t]*" + "".join(parts).replace("\\ ", "[ \\t]+") + "[ \\t]*\n"
 
 
-def matches(expected: list[str], actual: str) -> bool:
-    """Tell whether output is what a page shows.
+def matches(expected: list[str], actual: str) -> list[str] | None:
+    """Return the ids in an output that is what a page shows, one for each id on the page; None when it is not.
 
     In the page ``…`` stands for anything within a line, a line ``...`` for any number of lines. What differs from one
     time to the next may differ: ids, commits, ports, dates, decimal fractions, and numbers before a unit; and so may what
@@ -103,11 +103,12 @@ def matches(expected: list[str], actual: str) -> bool:
             pattern += r"(?:.*\n)*?"
             continue
         pattern += _pattern(line)
-    return re.fullmatch(pattern, actual.rstrip() + "\n" if actual.strip() else "") is not None
+    found = re.fullmatch(pattern, actual.rstrip() + "\n" if actual.strip() else "")
+    return None if found is None else list(found.groups())
 
 
 def ids(text: str) -> list[str]:
-    """Return the ids of runs in a text, in order."""
+    """Return the ids of runs that a page shows, in order."""
     return [found.group() for found in VARYING.finditer(text) if found.lastgroup == "id"]
 
 

@@ -62,7 +62,11 @@ def test_console_steps_split_commands_and_output() -> None:
     ],
 )
 def test_matches(expected: list[str], actual: str, same: bool) -> None:
-    assert matches(expected, actual) is same
+    assert (matches(expected, actual) is not None) is same
+
+
+def test_ids_are_found_by_their_place_and_not_by_their_looks() -> None:
+    assert matches(["run wp2virfoac44", "..."], "run abcdefghijkl\nanotherwords\n") == ["abcdefghijkl"]
 
 
 def test_links_and_anchors() -> None:

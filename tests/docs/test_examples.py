@@ -88,8 +88,9 @@ def check_console(session: Session, page: str, block_text: str, block_line: int)
         assert status == 0, f"{where}\nended with {status}:\n{output}"
         shown = [line for line in step.expected if line.strip()]
         if shown:
-            assert matches(step.expected, output), f"{where}\nprinted:\n{output}\nthe page says:\n" + "\n".join(shown)
-            session.remember(ids("\n".join(shown)), ids(output))
+            printed = matches(step.expected, output)
+            assert printed is not None, f"{where}\nprinted:\n{output}\nthe page says:\n" + "\n".join(shown)
+            session.remember(ids("\n".join(shown)), printed)
 
 
 def check_toml(where: str, text: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from runyard.wire import procs
 from runyard.wire.errors import UnavailableError
 from runyard.wire.http import Http
 
@@ -107,6 +108,13 @@ class Cli:
             return int(json.loads((self.home / "server.json").read_text())["pid"])
         lock = next(self.home.glob("hosts/*/agent.lock"))
         return int(lock.read_text())
+
+    def kill(self, what: str) -> None:
+        """SIGKILL the server or the agent, and wait until it is gone."""
+        pid = self.pid(what)
+        started = procs.start_time(pid)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not procs.is_alive(pid, started), f"{what} to be gone", 10.0)
 
 
 def write_repository(path: Path, files: dict[str, str]) -> Path:

@@ -221,7 +221,7 @@ def test_the_address_that_agents_know_is_kept(cli: Cli) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     cli.call("start", "--listen", f"127.0.0.1:{port}")
-    os.kill(cli.pid("server"), signal.SIGKILL)
+    cli.kill("server")
     cli.call("ls")  # starts it again
     assert cli.json("status")["url"] == f"http://127.0.0.1:{port}"
     cli.call("stop")
