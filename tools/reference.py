@@ -72,7 +72,7 @@ VARIABLES = """\
 
 | variable | meaning |
 |---|---|
-| `RUNYARD_HOME` | the home; default `~/.runyard` |
+| `RUNYARD_HOME` | the home; default `~/.runyard`. In a run on the server's host: the home that it belongs to |
 | `RUNYARD_SERVER`, `RUNYARD_TOKEN` | of a command: the address of a server elsewhere, to look at its runs, and a token for it |
 | | in a run: address of the server, and a token that may read there until the attempt ends |
 | `RUNYARD_RUN_ID`, `RUNYARD_ATTEMPT`, `RUNYARD_PROJECT` | in a run: which one it is (`id` and `attempts[].id` in `show --json`) |

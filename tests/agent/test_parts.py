@@ -387,6 +387,16 @@ def test_a_gpu_lock_is_held_once_and_open_to_every_user(tmp_path: Path) -> None:
     assert not gpulock.is_held("GPU-1", str(tmp_path))
 
 
+def test_looking_at_a_gpu_lock_keeps_it_from_those_who_remove_old_files(tmp_path: Path) -> None:
+    path = gpulock.lock_path("GPU-1", str(tmp_path))
+    held = gpulock.take("GPU-1", str(tmp_path))
+    assert held is not None
+    os.utime(path, (1.0, 1.0))
+    assert gpulock.is_held("GPU-1", str(tmp_path))
+    assert os.stat(path).st_atime > 1.0
+    held.release()
+
+
 def test_a_removed_lock_file_is_not_trusted(tmp_path: Path) -> None:
     """A cleaner removes the file while it is held: whoever comes next makes a new one, and both know."""
     held = gpulock.take("GPU-1", str(tmp_path))

@@ -180,6 +180,7 @@ def test_a_wrong_project_file_stops_the_submit(cli: Cli, yard: FakeYard, reposit
         (["--env", "A", "true"], 2, "expected KEY=VALUE"),
         (["hlep"], 2, "did you mean: runyard help"),
         (["sttus"], 2, "did you mean: runyard status"),
+        (["lss"], 2, "did you mean: runyard ls"),
         (["-m", "x", "sttus"], 2, "did you mean: runyard status"),
         (["python3.zz"], 2, "did you mean python3"),
         (["run", "sttus"], 2, "no such program on PATH"),

@@ -63,3 +63,13 @@ def test_runs_go_on_while_the_server_and_the_agent_are_away(cli: Cli) -> None:
     cli.call("start")
     assert cli.until(run_id, "finished")["end"]["exit_code"] == 0
     assert cli.out("logs", run_id) == "lr 0.1 version 1\n"
+
+
+def test_a_run_that_submits_another_asks_its_own_yard(cli: Cli) -> None:
+    outer = cli.submit("sh", "-c", "runyard run python train.py && runyard ls -q && runyard stop")
+    assert cli.until(outer, "finished", "failed")["state"] == "finished"
+    cli.call("start")
+    inner, other = cli.out("ls", "-q").split()
+    assert other == outer
+    assert inner in cli.out("logs", outer)
+    assert cli.until(inner, "finished")["end"]["exit_code"] == 0

@@ -102,9 +102,19 @@ def argv(spec: dict[str, Any], tree: str) -> tuple[str, list[str]]:
 
 
 def build(
-    attempt: Attempt, slots: Sequence[dict[str, Any]], tree: str, cwd: str, server: str, resumed: bool, port: int
+    attempt: Attempt,
+    slots: Sequence[dict[str, Any]],
+    tree: str,
+    cwd: str,
+    server: str,
+    home: str,
+    resumed: bool,
+    port: int,
 ) -> dict[str, str]:
-    """Return the whole environment of a run. ``tree`` is its working tree, ``cwd`` where the program starts."""
+    """Return the whole environment of a run.
+
+    ``tree`` is its working tree, ``cwd`` where the program starts, ``home`` the server's home if that is on this host.
+    """
     spec, record = attempt.spec, attempt.record
     env = {
         name: value
@@ -132,6 +142,8 @@ def build(
         RUNYARD_TOKEN=str(record.get("token") or ""),
         RUNYARD_RUN_DIR=tree,
     )
+    if home:
+        env["RUNYARD_HOME"] = home
     if resumed:
         env["RUNYARD_RESUMED"] = "1"
     return env

@@ -6,6 +6,7 @@ file, which the supervisor inherits: it is held as long as agent or supervisor l
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -105,12 +106,16 @@ def take(uuid: str, place: str = "", within_s: float = TAKE_WITHIN_S) -> GpuLock
 def is_held(uuid: str, place: str = "") -> bool:
     """Tell whether somebody holds the lock of a GPU. Looking at it takes a shared lock for an instant.
 
+    It also keeps the file young: what removes old files from /tmp goes by the time of access, too (tmpfiles.d(5)).
+
     Raises OSError when the lock file is there and cannot be opened: nobody could take the lock then.
     """
     try:
         fd = os.open(lock_path(uuid, place), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
+    with contextlib.suppress(OSError):
+        os.read(fd, 1)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False

@@ -164,7 +164,7 @@ class Gpus:
         ``ours``: an attempt of this agent is on it, so memory in use and unknown processes are taken as its own.
         """
         try:
-            if not ours and look_at_lock and gpulock.is_held(uuid, self.lock_place):
+            if look_at_lock and gpulock.is_held(uuid, self.lock_place) and not ours:
                 return Verdict(False, "another yard on this host is using it")
         except OSError as exc:
             return Verdict(False, "its lock cannot be opened: %s" % exc)

@@ -233,7 +233,9 @@ class Life:
         """
         context, spec = self._context, attempt.spec
         port = context.take_port(attempt.id)
-        env = environment.build(attempt, slots, staged.tree, staged.cwd, context.links.target.url, staged.resumed, port)
+        server = context.links.target.url
+        home = context.home.path if server.startswith("unix:") else ""
+        env = environment.build(attempt, slots, staged.tree, staged.cwd, server, home, staged.resumed, port)
         program, argv = environment.argv(spec, "" if spec.get("in_place") else staged.tree)
         value = {
             "argv": argv,

@@ -28,6 +28,7 @@ FILES_LEAST = 1024
 PACKAGES = ("alembic", "apprise", "click", "fastapi", "pydantic", "sqlalchemy", "uvicorn")
 CLOCK_SLACK_S = 60.0
 ANSWER_S = 5.0
+CLEANED = ("/tmp/", "/var/tmp/", "/dev/shm/", "/run/")  # noqa: S108  not written there
 
 
 class Host:
@@ -114,6 +115,11 @@ def check_home(host: Host) -> Finding:
         return Finding(
             WARN, "others can write %s, and so put files of theirs in the place of yours" % host.home.path,
             "chmod go-w %s" % shlex.quote(host.home.path),
+        )  # fmt: skip
+    if os.path.realpath(host.home.path).startswith(CLEANED):
+        return Finding(
+            WARN, "%s is where old files are removed, after some days or at a boot" % host.home.path,
+            "set RUNYARD_HOME to a directory on a local disk that stays",
         )  # fmt: skip
     return Finding(OK, host.home.path)
 

@@ -191,7 +191,9 @@ def summary(api: Api, run: dict[str, Any]) -> None:
     short = run["id"][:6]
     say_ended(run)
     outputs = run.get("outputs") or []
-    if outputs:
+    if run.get("files") in ("trashed", "gone"):
+        outputs = []
+    elif outputs:
         names = ", ".join(str(o["path"]) for o in outputs[:4]) + (", ..." if len(outputs) > 4 else "")
         notice("captured  its log and %s: %s" % (text.count(len(outputs), "output"), names))
     else:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+COMMAND_ADVANTAGE = 0.1
+"""A mistyped word is rather a command of runyard than one of the thousands of programs that look alike."""
 
 
 def _is_program(path: str) -> bool:
@@ -91,9 +93,9 @@ def _useless(word: str, cwd: str, path: str) -> UsageError | None:
 def _not_found(word: str, path: str, named: bool) -> UsageError:
     from runyard.cli.options import NAMES
 
-    command, likeness = ("", 0.0) if named else _nearest(word, sorted({*NAMES, "help"}), 0.5)
+    command, likeness = ("", -1.0) if named else _nearest(word, sorted({*NAMES, "help"}), 0.5)
     program, other = _nearest(word, programs(path), 0.7)
-    if command and likeness >= other:
+    if likeness + COMMAND_ADVANTAGE >= other:
         return UsageError(
             "%r is no command of runyard, no program and no file; nothing was queued" % word,
             "did you mean: runyard %s" % command,

@@ -78,6 +78,9 @@ def _stop(home: Home) -> bool:
             os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while procs.is_alive(pid, started) or files.is_locked(home.server_lock):
+        after = connect.find(home)
+        if after is not None and after.alive and after.info.get("pid") != pid:
+            break  # another command has started the next one already
         if time.monotonic() > deadline:
             raise UnavailableError(
                 "the server (pid %d) has not stopped after %d s" % (pid, STOP_TIMEOUT_S),
@@ -113,7 +116,7 @@ def stop() -> int:
     if _stop(_home()):
         click.echo("stopped; runs go on")
     else:
-        text.notice("the server is not running")
+        text.notice("the server of %s is not running" % _home().path)
     return 0
 
 
@@ -198,9 +201,11 @@ def _slots(found: dict[str, Any]) -> str:
     for slot in found.get("slots") or []:
         agent = agents.get(slot.get("host_id")) or {}
         state = "free" if slot.get("free") else "busy" if slot.get("run") else "taken"
+        why = slot.get("why")
         if not agent.get("connected"):
             state = "away"
-        cells = (agent.get("host"), slot.get("name"), slot.get("model"), state, slot.get("run"), slot.get("why"))
+            why = "its agent was last heard of %s ago" % text.age(agent.get("seen_at"))
+        cells = (agent.get("host"), slot.get("name"), slot.get("model"), state, slot.get("run"), why)
         rows.append([str(cell or "-") for cell in cells])
     if not rows:
         return "no slots: no agent is connected (yet)"
