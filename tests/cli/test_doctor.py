@@ -168,6 +168,24 @@ def test_a_home_where_old_files_are_removed(environment: dict[str, str], place: 
     assert "old files are removed" in found.text
 
 
+def test_frozen_code_is_lost(cli: Cli, environment: dict[str, str], home: Path, tmp_path: Path) -> None:
+    assert finding(cli, "snapshots")["level"] == "ok"
+    (home / "yard.db").touch()
+    failing(cli, "snapshots", "is gone")
+    git = ["git", "--git-dir", str(home / "snapshots.git")]
+    subprocess.run(["git", "init", "-q", "--bare", str(home / "snapshots.git")], check=True)
+    entry = b"100644 blob %s\ta\n" % (b"1" * 40)
+    tree = subprocess.run([*git, "mktree", "--missing"], input=entry, capture_output=True, check=True).stdout.decode()
+    commit = [*git, "commit-tree", "-m", "x", tree.strip()]
+    frozen = subprocess.run(commit, capture_output=True, check=True, text=True).stdout.strip()
+    subprocess.run([*git, "update-ref", "refs/trees/" + tree.strip(), frozen], check=True)
+    assert finding(cli, "snapshots")["text"] == "frozen trees: 1"
+    (home / "snapshots.git" / "objects" / tree[:2] / tree.strip()[2:]).unlink()
+    failing(cli, "snapshots", "1 of 1 frozen trees are missing")
+    (home / "snapshots.git" / "HEAD").unlink()
+    failing(cli, "snapshots", "cannot be read")
+
+
 def test_the_database_is_damaged_or_lost(cli: Cli, home: Path) -> None:
     assert finding(cli, "database")["level"] == "ok"
     place = home / "yard.db"

@@ -197,6 +197,36 @@ def check_database(host: Host) -> Finding:
     return Finding(OK, "SQLite, sound")
 
 
+def check_snapshots(host: Host) -> Finding:
+    """The repository of the frozen code is there, with the top of every tree that it names."""
+    import subprocess
+
+    place = host.home.snapshots
+    remedy = "bring a backup back into a new home: RUNYARD_HOME=NEW runyard restore FILE"
+    if not os.path.isdir(place):
+        if not os.path.exists(host.home.database):
+            return Finding(OK, "made by the first start")
+        return Finding(FAIL, "%s, with all frozen code, is gone" % place, remedy)
+    environ = {name: value for name, value in host.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str, given: bytes = b"") -> bytes:
+        command = ["git", "-c", "safe.directory=*", "--git-dir=%s" % place, *words]
+        return subprocess.run(command, input=given, env=environ, capture_output=True, check=True).stdout
+
+    try:
+        # A tree has its own id for name of its ref.
+        names = git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/trees")
+        said = git("cat-file", "--batch-check", given=names)
+    except subprocess.CalledProcessError as exc:
+        return Finding(FAIL, "%s cannot be read: %s" % (place, exc.stderr.decode("utf-8", "replace").strip()), remedy)
+    except OSError as exc:
+        return Finding(WARN, "%s cannot be looked at: %s" % (place, exc), "install git")
+    lost = said.count(b" missing\n")
+    if lost:
+        return Finding(FAIL, "%d of %d frozen trees are missing in %s" % (lost, said.count(b"\n"), place), remedy)
+    return Finding(OK, "frozen trees: %d" % said.count(b"\n"))
+
+
 def check_server(host: Host) -> Finding:
     """The server answers and has the version of this command."""
     found = host.found
@@ -355,6 +385,7 @@ CHECKS: dict[str, Callable[[Host], Finding]] = {
     "config": check_config,
     "disk": check_disk,
     "database": check_database,
+    "snapshots": check_snapshots,
     "server": check_server,
     "agent": check_agent,
     "gpus": check_gpus,
