@@ -116,9 +116,15 @@ def test_a_port_that_was_asked_for_and_is_taken_is_an_error(
 def test_that_the_port_has_moved_is_said(home: Path, cli: Cli, yard: FakeYard) -> None:
     write_server_json(home, os.getpid(), yard, moved=True)
     assert cli("start").stdout == "running at %s because port 8086 is taken\n" % yard.url
-    assert started_text({"url": "http://x:8087", "moved": True}).startswith(
+    assert started_text({"url": "http://x:8087", "moved": True}, {}).startswith(
         "Started the server at http://x:8087 because port 8086 is taken"
     )
+
+
+def test_that_a_variable_narrows_the_gpus_is_said() -> None:
+    info = {"url": "http://x:8086"}
+    assert "CUDA_VISIBLE_DEVICES=2,3 only" in started_text(info, {"CUDA_VISIBLE_DEVICES": "2,3"})
+    assert started_text(info, {"CUDA_VISIBLE_DEVICES": ""}) == started_text(info, {})
 
 
 def test_autostart_can_be_forbidden(home: Path, cli: Cli, environment: dict[str, str]) -> None:

@@ -100,7 +100,7 @@ def server(environ: Mapping[str, str]) -> Api:
     started: list[Mapping[str, Any]] = []
     api = connect.connect(environ, started=started.append)
     if started:
-        text.notice(started_text(started[0]))
+        text.notice(started_text(started[0], environ))
         _await_agent(api)
     return api
 
@@ -115,9 +115,13 @@ def _await_agent(api: Api) -> None:
     text.notice("The agent of this host is not connected yet; runs start once it is (runyard doctor looks after it).")
 
 
-def started_text(info: Mapping[str, Any]) -> str:
-    """Return the line that says that a server was started."""
-    return "Started the server at %s%s (stop it with: runyard stop)" % (info.get("url", "this home"), moved_text(info))
+def started_text(info: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    """Return what is to be said when a server was started from this environment."""
+    line = "Started the server at %s%s (stop it with: runyard stop)" % (info.get("url", "this home"), moved_text(info))
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        line += "; its runs get the GPUs of CUDA_VISIBLE_DEVICES=%s only, as it is set here" % visible
+    return line
 
 
 def moved_text(info: Mapping[str, Any]) -> str:

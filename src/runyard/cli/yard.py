@@ -106,7 +106,7 @@ def start(listen: str | None, database: str | None, at_boot: bool) -> int:
         for line in boot.install(home.path, os.environ, _arguments(listen)):
             text.notice(line)
     info = found.info if running and found is not None else _start(home, listen, database)
-    click.echo("running at %s%s" % (info["url"], moved_text(info)) if running else started_text(info))
+    click.echo("running at %s%s" % (info["url"], moved_text(info)) if running else started_text(info, os.environ))
     return 0
 
 
@@ -154,9 +154,9 @@ def restart(listen: str | None, database: str | None) -> int:
     except RunyardError:
         if stopped and (given or database):
             text.notice("It cannot start like that, so it starts as it was.")
-            text.notice(started_text(_start(home, before, None)))
+            text.notice(started_text(_start(home, before, None), os.environ))
         raise
-    click.echo(started_text(info))
+    click.echo(started_text(info, os.environ))
     return 0
 
 
