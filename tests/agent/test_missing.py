@@ -68,3 +68,13 @@ def test_only_the_last_words_count_and_no_log_is_no_words(places: tuple[Path, Pa
     line = "No such file or directory: 'sub/big.csv'\n"
     assert remedy(places, line + "x" * 9000) == ""
     assert missing.remedy("r1", "/nowhere/log", str(places[1]), str(places[1]), str(places[0])) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("big.csv", "ignored by git, or new"), ("../../shared/x.csv", "outside of the")]
+)
+def test_the_missing_file_is_named_by_its_whole_path(places: tuple[Path, Path], name: str, why: str) -> None:
+    source, tree = places
+    (tree.parent / "log").write_text("No such file or directory: '%s'\n" % name)
+    said = missing.remedy("r1", str(tree.parent / "log"), str(tree / "sub"), str(tree), str(source))
+    assert said.startswith("%s is there, but not in the run (%s" % ((source / "sub" / name).resolve(), why))

@@ -37,11 +37,9 @@ def remedy(run: str, log: str, working: str, tree: str, source: str) -> str:
         if link:
             start = os.path.join(source, os.path.relpath(working, tree))
             words = ["runyard", "rerun", run, "--link", os.path.relpath(os.path.join(source, link), start)]
-            return "%s is in %s but not in the run (ignored by git, or new): %s" % (
-                path,
-                source,
-                " ".join(map(shlex.quote, words)),
-            )
+            outside = "outside of the repository" if path.startswith("../") else "ignored by git, or new"
+            there = os.path.normpath(os.path.join(source, path))
+            return "%s is there, but not in the run (%s): %s" % (there, outside, " ".join(map(shlex.quote, words)))
     return ""
 
 
