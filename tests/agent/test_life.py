@@ -189,7 +189,7 @@ def test_a_run_whose_environment_is_lost_is_not_executed_with_another(box: Agent
     box.start()
     attempt, witness = witnessed(box, env_lost=True)
     end = box.end(attempt)
-    assert (end["reason"], end["origin"]) == ("staging_failed", "infra")
+    assert (end["reason"], end["origin"]) == ("not_started", "user")  # so it is not tried again
     assert "environment of this run is gone" in end["detail"]
     assert "runyard rerun" in end["detail"]
     assert not witness.exists()

@@ -239,11 +239,13 @@ def test_what_was_answered_survives_a_kill(db: Database, tmp_path: Path) -> None
     assert missing == set()
 
 
-@pytest.mark.parametrize("url", ["nonsense", "oracle://x/y", ""])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "oracle://x/y", "mysql://root@127.0.0.1/test", "mariadb+pymysql://h/d", ""]
+)
 def test_a_wrong_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Database(url)
-    assert caught.value.hint
+    assert "postgresql://" in caught.value.hint
 
 
 def test_a_server_that_is_not_there(home: Path) -> None:

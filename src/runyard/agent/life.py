@@ -40,6 +40,10 @@ START_WITHIN_S = 30.0
 an older one. Far less than a lease, after which the run may be given to somebody else."""
 CLEAR_WITHIN_S = 10.0
 DRIVER_WITHIN_S = 15.0
+ENVIRONMENT_LOST = (
+    "the environment of this run is gone: it is no part of the database, nor of a backup; "
+    "to run it again with the one of now: runyard rerun %s"
+)
 
 
 class NotNowError(Exception):
@@ -97,6 +101,10 @@ class Life:
     # -- the thread of an attempt
 
     def _whole(self, attempt: Attempt) -> None:
+        if attempt.record.get("env_lost"):  # it will not come back, so this is no loss that another attempt makes good
+            end = ends.make(states.NOT_STARTED, states.USER, ENVIRONMENT_LOST % attempt.run)
+            self._close(attempt, ends.keep(attempt, end))
+            return
         try:
             self._start(attempt)
         except NotNowError as exc:
@@ -153,11 +161,6 @@ class Life:
 
     def _stage(self, attempt: Attempt) -> Staged:
         context = self._context
-        if attempt.record.get("env_lost"):
-            raise StagingError(
-                "the environment of this run is gone: it is no part of the database, nor of a backup",
-                "run it again with the one of now: runyard rerun %s" % attempt.run,
-            )
         code = str((attempt.spec.get("snapshot") or {}).get("tree") or "")
         attempt.phase = states.STAGING
         if code and not context.cache.has(code):

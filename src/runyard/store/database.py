@@ -48,6 +48,9 @@ DUPLICATE_STATES = frozenset({"23505", "1062"})
 """The same for a key that exists already: somebody inserted it after this transaction had looked."""
 FULL_STATES = frozenset({"53100", "1021"})
 """The same for a full disk."""
+POSTGRESQL = "postgresql+psycopg"
+DRIVERS = {"postgresql": POSTGRESQL, "postgres": POSTGRESQL, POSTGRESQL: POSTGRESQL, "sqlite": "sqlite"}
+URLS = "postgresql://USER@HOST/NAME or sqlite:///PATH"
 DUPLICATE_TRIES = 3
 DISCONNECT_TRIES = 2
 
@@ -220,10 +223,10 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as exc:
-        raise ConfigError(f"not a database URL: {exc}", "use postgresql://USER@HOST/NAME or sqlite:///PATH") from exc
-    plain = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql",
-             "mariadb": "mariadb+pymysql"}  # fmt: skip
-    return parsed.set(drivername=plain.get(parsed.drivername, parsed.drivername))
+        raise ConfigError(f"not a database URL: {exc}", "use " + URLS) from exc
+    if parsed.drivername not in DRIVERS:
+        raise ConfigError(f"{parsed.drivername} is no database that a yard can use", "use " + URLS)
+    return parsed.set(drivername=DRIVERS[parsed.drivername])
 
 
 def _engine(url: URL, sqlite: bool, writer: bool = False) -> Engine:

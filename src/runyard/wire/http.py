@@ -133,14 +133,14 @@ class Response:
             return
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             while True:
-                size = int(self._until(b"\r\n").split(b";")[0], 16)
+                size = _number(self._until(b"\r\n").split(b";")[0], 16)
                 yield from self._exactly(size)
                 if not size:
                     self._until(b"\r\n")
                     return
                 self._until(b"\r\n")
         elif "content-length" in self.headers:
-            yield from self._exactly(int(self.headers["content-length"]))
+            yield from self._exactly(_number(self.headers["content-length"].encode("latin-1"), 10))
         else:
             self.reusable = False
             if self._buffer:
@@ -155,6 +155,13 @@ class Response:
     def read(self) -> bytes:
         """Return the whole body."""
         return b"".join(self.stream())
+
+
+def _number(text: bytes, base: int) -> int:
+    try:
+        return int(text, base)
+    except ValueError:
+        raise UnavailableError("the server's answer is not HTTP: %r is no number" % text[:80]) from None
 
 
 class Http:
@@ -276,7 +283,14 @@ class Http:
             raise UnavailableError("the connection to %s broke: %s" % (self.address.url, exc)) from exc
         if not response.reusable:
             self.close()
-        return json.loads(data) if data else None
+        try:
+            return json.loads(data) if data else None
+        except ValueError:
+            raise UnavailableError(
+                "what answers at %s is no server of Runyard: %s"
+                % (self.address.url, data[:80].decode("utf-8", "replace")),
+                "check the address, and what stands between here and there",
+            ) from None
 
 
 def _error(status: int, body: bytes) -> RunyardError:
