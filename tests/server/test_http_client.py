@@ -14,7 +14,7 @@ from runyard.wire.http import Http
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n<html>hi</html", "no server of Runyard: <html>hi"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n<html>hi</html", "no Runyard answer: <html>hi"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "not HTTP"),
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 3\r\n\r\nsad", "the server answered 502: sad"),

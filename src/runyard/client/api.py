@@ -208,10 +208,7 @@ class Api:
         return self._json("POST", PREFIX + "/backup", {"path": path}, timeout=3600.0)
 
     def _json(self, method: str, path: str, value: Any = None, timeout: float | None = None) -> Json:
-        try:
-            answer = self.http.json(method, path, value, timeout)
-        except ValueError:
-            answer = None
+        answer = self.http.json(method, path, value, timeout)
         if not isinstance(answer, dict):
             raise UnavailableError(
                 "%s answered %s with something that is no Runyard answer" % (self.url, path),

@@ -287,9 +287,9 @@ class Http:
             return json.loads(data) if data else None
         except ValueError:
             raise UnavailableError(
-                "what answers at %s is no server of Runyard: %s"
-                % (self.address.url, data[:80].decode("utf-8", "replace")),
-                "check the address, and what stands between here and there",
+                "%s answered %s with something that is no Runyard answer: %s"
+                % (self.address.url, path, data[:80].decode("utf-8", "replace")),
+                "is another program listening there? On the server's host: runyard status",
             ) from None
 
 
