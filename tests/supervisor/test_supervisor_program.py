@@ -22,7 +22,7 @@ Make = Callable[..., Attempt]
 def test_exit_code(attempt: Make, code: int) -> None:
     end = attempt(["sh", "-c", "exit %d" % code]).run()
     assert (end["exit_code"], end["signal"], end["reason"], end["origin"]) == (code, None, "exited", "user")
-    assert end["leftover"] == [] and end["log_dropped"] == 0 and end["requeue_hint"] is False
+    assert end["leftover"] == end["unkilled"] == [] and end["log_dropped"] == 0 and end["requeue_hint"] is False
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGHUP])
