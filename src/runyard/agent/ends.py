@@ -27,7 +27,7 @@ def now_us() -> int:
 
 
 def make(reason: str, origin: str, detail: str = "", started_at: int | None = None) -> dict[str, Any]:
-    """Return an end with no exit code, now. Losses of infrastructure hint that the run should be queued again."""
+    """Return an end with no exit code, now."""
     return {
         "exit_code": None,
         "signal": None,
@@ -38,7 +38,6 @@ def make(reason: str, origin: str, detail: str = "", started_at: int | None = No
         "ended_at": now_us(),
         "log_bytes": 0,
         "log_dropped": 0,
-        "requeue_hint": origin == states.INFRA,
     }
 
 

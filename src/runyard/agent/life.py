@@ -369,7 +369,7 @@ class Life:
     def _give_back(self, attempt: Attempt, why: str) -> None:
         """Report as an end that nothing was started and nothing will be. Whatever the server holds, it is right then."""
         end = ends.make(states.HANDED_BACK, states.SCHEDULER, why)
-        self._close(attempt, ends.keep(attempt, dict(end, requeue_hint=True)))
+        self._close(attempt, ends.keep(attempt, end))
 
     def _forget(self, attempt: Attempt) -> None:
         for lock in attempt.gpu_locks:

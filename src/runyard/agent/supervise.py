@@ -358,7 +358,6 @@ class Supervisor:
             "log_dropped": recorder.dropped if recorder else 0,
             "leftover": self._leftover,
             "unkilled": self._unkilled,
-            "requeue_hint": origin == states.INFRA or reason == states.HANDED_BACK,
         }
 
     def _finish(self, end: dict[str, Any]) -> bool:
