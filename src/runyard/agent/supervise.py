@@ -265,7 +265,7 @@ class Supervisor:
         return Stop(
             reason if reason in states.END_REASONS else states.STOPPED,
             origin if origin in states.ORIGINS else states.HUMAN,
-            float(grace) if isinstance(grace, (int, float)) else self._grace_s,
+            0.0 if self._signals.now else float(grace) if isinstance(grace, (int, float)) else self._grace_s,
         )
 
     def _take_request(self) -> None:
