@@ -195,7 +195,7 @@ def end(given: Json) -> Json:
     now = time.time_ns() // 1000
     return {
         "attempt": given["attempt"], "epoch": given["epoch"], "exit_code": 0, "signal": None, "reason": "exited",
-        "origin": "user", "started_at": now, "ended_at": now, "log_bytes": 0, "log_dropped": 0, "requeue_hint": False,
+        "origin": "user", "started_at": now, "ended_at": now, "log_bytes": 0, "log_dropped": 0,
     }  # fmt: skip
 
 

@@ -140,6 +140,20 @@ def test_a_run_that_prints_without_end_does_not_hold_up_others(far: AgentBox) ->
     far.end(chatty)
 
 
+def test_a_large_output_on_its_way_does_not_hold_up_the_logs_of_others(far: AgentBox) -> None:
+    far.yard.late_s = 60.0
+    far.yard.fault("late", "PUT", "/files/model.pt$")
+    far.start()
+    large = far.python("open('model.pt', 'w').write('w' * 5000)\n")
+    far.end(large)
+    wait_for(lambda: any(path.endswith("/model.pt") for _, path in list(far.yard.requests)), what="its upload to begin")
+    live = far.python("import time\nprint('early', flush=True)\ntime.sleep(60)\n")
+    wait_for(lambda: far.yard.logs.get(live) == b"early\n", what="the live log of another run")
+    far.yard.stop(live, 0.0)
+    assert far.end(live)["reason"] == "stopped"
+    assert not far.yard.files, "it is still on its way"
+
+
 def test_a_live_log_that_the_server_refuses_does_not_hold_up_others(far: AgentBox) -> None:
     value = assignment(far.tree({"main.py": "print('x', flush=True)\nimport time\ntime.sleep(60)\n"}),
                        [sys.executable, "main.py"])  # fmt: skip
@@ -175,14 +189,16 @@ def test_an_output_that_cannot_be_read_does_not_hold_up_others(far: AgentBox, mo
     context.introduced.set()
     shipper = ship.Shipper(context)
     shipper.add(attempt)
-    thread = threading.Thread(target=shipper.run, daemon=True)
-    thread.start()
+    threads = [threading.Thread(target=work, daemon=True) for work in shipper.threads]
+    for thread in threads:
+        thread.start()
     try:
         wait_for(shipper.idle, what="the other files to be sent")
     finally:
         context.state.stopping.set()
         shipper.wake(attempt)
-        thread.join(10)
+        for thread in threads:
+            thread.join(10)
     assert {path: data for (_, path), data in far.yard.files.items()} == {"a": b"a", "z": b"z"}
 
 

@@ -192,4 +192,4 @@ def _mark_agent() -> None:
     _around(report.Reporter, "_send", before="before_report")
     _around(report.Reporter, "_answered", before="reported")
     _around(runyard.agent.ship.LogShipper, "_put", after="log_sent")
-    _around(runyard.agent.ship.Shipper, "_finish", before="shipping")
+    _around(runyard.agent.ship.Shipper, "_send_files", before="shipping")

@@ -124,7 +124,7 @@ class Running:
         end = {
             "attempt": assignment["attempt"], "epoch": assignment["epoch"], "exit_code": exit_code, "signal": None,
             "reason": "exited", "origin": "user", "started_at": 1, "ended_at": time.time_ns() // 1000,
-            "log_bytes": 0, "log_dropped": 0, "requeue_hint": False,
+            "log_bytes": 0, "log_dropped": 0, "of_another_version": True,
         }  # fmt: skip
         with self.http() as http:
             answer = http.json("POST", "/api/v1/attempts/finish", {"ends": [end]})

@@ -137,6 +137,9 @@ _LACKS = {
         '        os.setpgid(0, 0)\n        __import__("time").sleep(0.5)\n',
     ),
     "impatience": ("supervise.py", "\nLEFTOVER_GRACE_S = 1.5\n", "\nLEFTOVER_GRACE_S = 5.0\n"),
+    "rights": ("tree.py", "].started) not in sent]", '].started) not in sent and table[pid].name != "sudo"]'),
+    "patience": ("supervise.py", "\n_UNKILLABLE_S = 10.0\n", "\n_UNKILLABLE_S = 0.3\n"),
+    "agents_patience": ("ends.py", "\nKILL_WITHIN_S = 10.0\n", "\nKILL_WITHIN_S = 0.3\n"),
     "fast_disk": (
         "recorder.py",
         "        self._index(time.time_ns()",
@@ -151,12 +154,17 @@ def lib_without(lib: Path, lacks: tuple[str, ...]) -> Path:
     target = lib / "-".join(("without", *lacks))
     if not target.exists():
         shutil.copytree(lib / "runyard", target / "runyard")
-        for name in lacks:
-            file, old, new = _LACKS[name]
-            path = target / "runyard" / "agent" / file
-            assert old in path.read_text()
-            path.write_text(path.read_text().replace(old, new))
+        take_away(target / "runyard", lacks)
     return target
+
+
+def take_away(package: Path, lacks: tuple[str, ...]) -> None:
+    """Have a copy of the package lack something."""
+    for name in lacks:
+        file, old, new = _LACKS[name]
+        path = package / "agent" / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
 
 
 def fill(directory: Path) -> None:
@@ -219,6 +227,25 @@ TREE = """if True:
 NAP = """if True:
     import os, signal, sys, time
     if sys.argv[1] == "deaf": signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.write(1, b"%d\\n" % os.getpid())
+    for fd in range(3): os.close(fd)
+    while True: time.sleep(100)
+"""
+# Leaves a process that shed everything it could and that nobody may kill (as one of another user) where "rights" lack,
+# until it gets SIGUSR1. It prints its pid.
+UNTOUCHABLE = """if True:
+    import os, sys, time
+    if os.fork() == 0:
+        os.setsid()
+        os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", sys.argv[1]], {})
+    time.sleep(float(sys.argv[2]))
+"""
+SUDO = """if True:
+    import os, signal, time
+    def call_me(name): open("/proc/self/comm", "w").write(name)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda number, frame: call_me("mortal"))
+    call_me("sudo")
     os.write(1, b"%d\\n" % os.getpid())
     for fd in range(3): os.close(fd)
     while True: time.sleep(100)

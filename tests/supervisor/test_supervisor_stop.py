@@ -13,7 +13,7 @@ import pytest
 
 from runyard.agent import launch, tree
 from runyard.wire import files, procs, states
-from tests.supervisor.supervised import NAP, TREE, Attempt, alive, marked, python, until
+from tests.supervisor.supervised import NAP, TREE, Attempt, alive, fill, marked, python, until
 
 Make = Callable[..., Attempt]
 
@@ -102,6 +102,25 @@ def test_no_grace_kills_at_once(attempt: Make) -> None:
     one.stop(0)
     assert one.end()["signal"] == signal.SIGKILL
     assert b"TERM" not in one.log()
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_no_grace_kills_at_once_on_a_full_disk(
+    small_disk: Callable[[int], Path], attempt: Make, tmp_path: Path, asked_before: bool
+) -> None:
+    disk = small_disk(1 << 20)
+    one = attempt(python(STUBBORN % ""), log=str(tmp_path / "log.1"), times=str(tmp_path / "times.1"))
+    one.move(disk)
+    one.start()
+    one.says(b"ready")
+    if asked_before:
+        assert one.stop(60, states.SUPERSEDED, states.INFRA)
+    fill(disk)
+    began = time.monotonic()
+    assert one.stop(0)
+    end = one.end()
+    assert time.monotonic() - began < 10
+    assert (end["reason"], end["signal"]) == (states.SUPERSEDED if asked_before else states.STOPPED, signal.SIGKILL)
 
 
 def _pids(one: Attempt, count: int) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 
 from runyard.agent import launch, tree
 from runyard.wire import ids, procs
-from tests.supervisor.supervised import NAP, TREE, Attempt, alive, lacking, marked, python, until
+from tests.supervisor.supervised import NAP, SUDO, TREE, UNTOUCHABLE, Attempt, alive, lacking, marked, python, until
 
 Make = Callable[..., Attempt]
 
@@ -81,6 +81,21 @@ def test_supervisor_killed_at_any_moment_of_its_start_leaves_nothing_that_is_not
         time.sleep(0.02)
         assert tree.survivors(one.id, status) == []
         assert marked(one.id) == []
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_what_outlives_its_kill_is_named_in_the_end_and_found_by_that(attempt: Make, stopped: bool) -> None:
+    code = python(UNTOUCHABLE, SUDO, "60" if stopped else "0.5")
+    one = attempt(code, lacks=("cgroup", "rights", "patience")).start()
+    pid = int(one.says(b"\n"))
+    if stopped:
+        one.stop(0)
+    end = one.end()
+    assert end["unkilled"] == [[pid, procs.start_time(pid), "sudo"]]
+    assert marked(one.id) == [], "nothing else tells whose it is"
+    assert [process.pid for process in tree.survivors(one.id, one.status())] == [pid]
+    assert tree.end_tree(one.id, one.status()) == []
+    assert not alive(pid)
 
 
 def test_survivors_of_a_live_supervisor_are_its_program_not_itself(attempt: Make) -> None:

@@ -79,9 +79,11 @@ class Context:
         return changed
 
     def slots(self) -> list[dict[str, Any]]:
-        """Return all slots as they were last seen."""
+        """Return all slots as they were last seen; those of an attempt that cannot be killed are not free."""
+        held = {name: a.unkilled for a in self.state.all() if a.unkilled for name in a.slots}
         with self._lock:
-            return self._gpu_slots + self._cpu_slots
+            known = self._gpu_slots + self._cpu_slots
+        return [dict(slot, free=False, why=held[slot["name"]]) if slot["name"] in held else slot for slot in known]
 
     def slot(self, name: str) -> dict[str, Any] | None:
         """Return a slot by name."""

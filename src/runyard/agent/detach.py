@@ -62,15 +62,21 @@ class Signals:
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write, False)
         self._stop = False
+        self.now = False
+        """SIGUSR1 has come: a stop has no grace, whatever a file says."""
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGUSR1, self._on_now)
         signal.signal(signal.SIGCHLD, self._on_child)
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
+
+    def _on_now(self, number: int, frame: FrameType | None) -> None:
+        self.now = True
 
     def _on_child(self, number: int, frame: FrameType | None) -> None:
         """Nothing: the byte in the pipe is what counts."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 END = "end.json"
 """The end as the agent found it; written so that an agent started later says the same."""
 _ERR_TAIL = 500
+KILL_WITHIN_S = 10.0
+"""How long a killed tree may take to disappear."""
 
 
 def now_us() -> int:
@@ -25,7 +27,7 @@ def now_us() -> int:
 
 
 def make(reason: str, origin: str, detail: str = "", started_at: int | None = None) -> dict[str, Any]:
-    """Return an end with no exit code, now. Losses of infrastructure hint that the run should be queued again."""
+    """Return an end with no exit code, now."""
     return {
         "exit_code": None,
         "signal": None,
@@ -36,7 +38,6 @@ def make(reason: str, origin: str, detail: str = "", started_at: int | None = No
         "ended_at": now_us(),
         "log_bytes": 0,
         "log_dropped": 0,
-        "requeue_hint": origin == states.INFRA,
     }
 
 
@@ -60,18 +61,23 @@ def found(attempt: Attempt, log: str) -> dict[str, Any]:
     earlier = files.read_json(attempt.path(END))
     if isinstance(earlier, dict):
         return earlier
-    left = tree.end_tree(attempt.id, status)
+    left = tree.end_tree(attempt.id, status, KILL_WITHIN_S)
     if status is None:
         return keep(attempt, make(states.NOT_STARTED, states.INFRA, _complaint(attempt)))
     rebooted = status.get("boot_id") != procs.boot_id()
     reason = states.HOST_REBOOTED if rebooted else states.SUPERVISOR_DIED
-    detail = "still alive: %s" % ", ".join("%d %s" % (p.pid, p.name) for p in left) if left else ""
-    end = make(reason, states.INFRA, detail, status.get("started_at"))
+    end = make(reason, states.INFRA, started_at=status.get("started_at"))
+    end["unkilled"] = tree.named(left)
     try:
         end["log_bytes"] = os.stat(log).st_size
     except OSError:
         pass
     return keep(attempt, end)
+
+
+def kill_again(attempt: Attempt, end: dict[str, Any]) -> list[tree.Process]:
+    """Kill what was alive when this end was written down; return what lives."""
+    return tree.end_tree(attempt.id, dict(launch.read_status(attempt.dir) or {}, end=end), 0.0)
 
 
 def _complaint(attempt: Attempt) -> str:

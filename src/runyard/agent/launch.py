@@ -42,7 +42,7 @@ def start_supervisor(python: str, lib_dir: str, attempt_dir: str, keep: Sequence
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 2, errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             ],
-            setsigmask=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
+            setsigmask=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1),
         )
     finally:
         for fd in keep:
@@ -79,10 +79,12 @@ def request_stop(attempt_dir: str, grace_s: float, reason: str, origin: str, pid
     is about to start and will find the request before it executes anything.
     """
     request = {"grace_s": grace_s, "reason": reason, "origin": origin}
+    now = False
     try:
         files.write_json(os.path.join(attempt_dir, "stop.json"), request)
     except OSError:
-        pass  # the disk is full, maybe by this very run: the signal alone means a stop by a person, with the usual grace
+        # The disk is full, maybe by this very run: signals alone mean a stop by a person, with no grace or the usual.
+        now = grace_s <= 0
     status = read_status(attempt_dir) or {}
     if status.get("supervisor_pid"):
         if status.get("boot_id") != procs.boot_id():
@@ -93,6 +95,8 @@ def request_stop(attempt_dir: str, grace_s: float, reason: str, origin: str, pid
     if pid is None:
         return False
     try:
+        if now:
+            os.kill(pid, signal.SIGUSR1)
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
         return False

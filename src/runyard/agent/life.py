@@ -39,6 +39,7 @@ START_WITHIN_S = 30.0
 """Ages of a leave to start: asked for again at once, before the supervisor is started; the supervisor starts nothing on
 an older one. Far less than a lease, after which the run may be given to somebody else."""
 CLEAR_WITHIN_S = 10.0
+KILL_AGAIN_S = 1.0
 DRIVER_WITHIN_S = 15.0
 ENVIRONMENT_LOST = (
     "the environment of this run is gone: it is no part of the database, nor of a backup; "
@@ -129,7 +130,10 @@ class Life:
 
     def _rest(self, attempt: Attempt) -> None:
         self._await_exit(attempt)
-        self._close(attempt, ends.found(attempt, self._log_path(attempt)))
+        end = ends.found(attempt, self._log_path(attempt))
+        if end.get("unkilled"):
+            self._await_tree(attempt, end)
+        self._close(attempt, end)
 
     def _log_path(self, attempt: Attempt) -> str:
         return paths.log_path(places(self._context.home.path, attempt).run_dir, attempt.number)
@@ -282,6 +286,29 @@ class Life:
         while not launch.reap(pid) or launch.is_supervised(attempt.dir):
             time.sleep(POLL_S)
 
+    def _await_tree(self, attempt: Attempt, end: dict[str, Any]) -> None:
+        """Return once nothing of the attempt lives, however long that takes: what lives may hold its GPU, and its files.
+
+        A process in a system call that does not return (state D), or of another user (sudo), outlives its kill.
+        """
+        with attempt.lock:
+            attempt.phase = states.STOPPING
+        left = ends.kill_again(attempt, end)
+        while left:
+            self._say_unkilled(attempt, "cannot be killed: " + ", ".join("%d %s" % (p.pid, p.name) for p in left))
+            if self._state.stopping.wait(KILL_AGAIN_S):
+                sys.exit()  # this thread only: the next agent goes on
+            left = ends.kill_again(attempt, end)
+        self._say_unkilled(attempt, "")
+
+    def _say_unkilled(self, attempt: Attempt, text: str) -> None:
+        if text == attempt.unkilled:
+            return
+        self._context.log("attempt %s: %s" % (attempt.id, text or "nothing of it lives any more"))
+        attempt.unkilled = text
+        if self._context.introduced.is_set():  # else the hello says it
+            self._context.beat_now()
+
     # -- after the end
 
     def _close(self, attempt: Attempt, end: dict[str, Any]) -> None:
@@ -347,7 +374,7 @@ class Life:
     def _give_back(self, attempt: Attempt, why: str) -> None:
         """Report as an end that nothing was started and nothing will be. Whatever the server holds, it is right then."""
         end = ends.make(states.HANDED_BACK, states.SCHEDULER, why)
-        self._close(attempt, ends.keep(attempt, dict(end, requeue_hint=True)))
+        self._close(attempt, ends.keep(attempt, end))
 
     def _forget(self, attempt: Attempt) -> None:
         for lock in attempt.gpu_locks:

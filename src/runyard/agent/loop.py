@@ -4,7 +4,7 @@ main       waits for a signal, or for a draining agent to have nothing left
 heartbeat  says hello, then renews all leases with one request; a change of the slots goes out at once; once a day it
            marks the journal as used (`keep`)
 poll       one long poll that brings work, stops and drain the moment they exist
-report     sends ends (`report`); ship: logs and outputs, where no directory is shared (`ship`)
+report     sends ends (`report`); ship: logs, and another for outputs, where no directory is shared (`ship`)
 gpus       looks at the GPUs, where there are any, so that a hanging driver delays nobody else
 one per attempt (`life`)
 """
@@ -208,7 +208,8 @@ class Agent:
             self._shipper = Shipper(self._context)
             self._reporter.ship = self._shipper.add
             self._context.launched = self._shipper.wake
-            threading.Thread(target=self._guarded, args=(self._shipper.run,), name="ship", daemon=True).start()
+            for work in self._shipper.threads:
+                threading.Thread(target=self._guarded, args=(work,), name="ship", daemon=True).start()
         self._settled = True
         for attempt in self._done:
             if self._shipper is not None:

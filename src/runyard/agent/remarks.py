@@ -37,6 +37,9 @@ def remarks(attempt: Attempt, end: dict[str, Any], staged: Staged, shared: bool)
             found.append("your own files were written, through links: %s" % _list(changed))
     if end.get("leftover"):
         found.append("stopped what it had left running: %s" % _list(end["leftover"]))
+    if end.get("unkilled"):
+        names = ["%d %s" % (pid, name) for pid, _, name in end["unkilled"]]
+        found.append("its slots were kept until what could not be killed was gone: %s" % _list(names))
     return "; ".join(text for text in found if text)
 
 

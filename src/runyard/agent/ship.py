@@ -17,7 +17,7 @@ from runyard.wire.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from runyard.agent.context import Context
     from runyard.agent.state import Attempt
@@ -94,18 +94,74 @@ def _pieces(path: str) -> Iterator[bytes]:
         raise UnreadableError(str(exc)) from exc
 
 
+class _Rounds:
+    """A thread that gives each of some attempts a turn, over and over. One that is refused must not hold up the others."""
+
+    def __init__(
+        self, context: Context, attempts: Callable[[], list[Attempt]], work: Callable[[Link, Attempt], bool]
+    ) -> None:
+        """``work`` does a turn; False when the attempt needs another one."""
+        self._context = context
+        self._attempts = attempts
+        self._work = work
+        self._link = Link(context.links.target)
+        self.wake = threading.Event()
+        self._again: dict[str, float] = {}
+        """Attempts whose files were refused, and when they are tried again."""
+
+    def run(self) -> None:
+        """The thread: works until the agent stops."""
+        state, backoff = self._context.state, self._context.links.target.backoff()
+        self._context.wait_introduced()
+        while not state.stopping.is_set():
+            attempts = self._attempts()
+            wait = INTERVAL_S if attempts else IDLE_S
+            try:
+                if not self._round(attempts):
+                    wait = 0.0
+                backoff.reset()
+            except UnavailableError:
+                wait = backoff.next_s()
+            self.wake.wait(wait)
+            self.wake.clear()
+        self._link.close()
+
+    def _round(self, attempts: list[Attempt]) -> bool:
+        """Give each attempt a turn; False when one needs another. Raises `UnavailableError` while the server is away."""
+        done = True
+        for attempt in attempts:
+            if self._again.get(attempt.id, 0.0) > time.monotonic():
+                continue
+            self._again.pop(attempt.id, None)
+            try:
+                done = self._work(self._link, attempt) and done
+            except FailedError as exc:
+                self._put_off(attempt, exc)
+            except UnavailableError:
+                raise
+            except (RunyardError, OSError) as exc:
+                self._put_off(attempt, exc)
+        return done
+
+    def _put_off(self, attempt: Attempt, error: Exception) -> None:
+        self._context.log("attempt %s: its files cannot be sent: %s" % (attempt.id, error))
+        self._again[attempt.id] = time.monotonic() + self._context.timing.refused_s
+
+
 class Shipper:
-    """The thread that ships for all attempts of an agent."""
+    """Ships for all attempts of an agent: one thread sends logs, one outputs, which may be so large that logs cannot wait."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._link = Link(context.links.target)
         self._logs: dict[str, LogShipper] = {}
         self._ended: list[Attempt] = []
+        """Whose log is still to be sent, and then `_logged`: whose outputs are."""
+        self._logged: list[Attempt] = []
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._again: dict[str, float] = {}
-        """Attempts whose files were refused, and when they are tried again."""
+        self._log_rounds = _Rounds(context, self._with_logs, self._send_log)
+        self._file_rounds = _Rounds(context, self._with_files, self._send_files)
+        self.threads = (self._log_rounds.run, self._file_rounds.run)
+        """What its threads do, until the agent stops."""
 
     def _log_of(self, attempt: Attempt) -> LogShipper:
         with self._lock:
@@ -119,7 +175,7 @@ class Shipper:
         try:
             self._log_of(attempt).send(link, time.monotonic() + FLUSH_WITHIN_S)
         except (RunyardError, OSError):
-            pass  # `run` tries for as long as it takes
+            pass  # the thread tries for as long as it takes
         finally:
             link.close()
 
@@ -127,77 +183,65 @@ class Shipper:
         """Take an attempt whose end has been reported: the rest of its log, and its outputs, are to be sent."""
         with self._lock:
             self._ended.append(attempt)
-        self._wake.set()
+        self._log_rounds.wake.set()
 
     def wake(self, attempt: Attempt) -> None:
         """Look at once: an attempt has been launched."""
-        self._wake.set()
+        self._log_rounds.wake.set()
+        self._file_rounds.wake.set()
 
     def idle(self) -> bool:
         """Tell whether everything of ended attempts has been sent."""
         with self._lock:
-            return not self._ended
+            return not self._ended and not self._logged
 
-    def run(self) -> None:
-        """The thread: ships until the agent stops."""
-        state, backoff = self._context.state, self._context.links.target.backoff()
-        self._context.wait_introduced()
-        while not state.stopping.is_set():
-            live = [a for a in state.all() if a.phase in (states.PHASE_RUNNING, states.STOPPING)]
-            wait = INTERVAL_S if live else IDLE_S
-            try:
-                if not self._round(live):
-                    wait = 0.0
-                backoff.reset()
-            except UnavailableError:
-                wait = backoff.next_s()
-            self._wake.wait(wait)
-            self._wake.clear()
-        self._link.close()
-
-    def _round(self, live: list[Attempt]) -> bool:
-        """Give each attempt a turn; False when one needs another. Raises `UnavailableError` while the server is away.
-
-        One that is refused must not hold up the others.
-        """
-        done = True
-        for work, attempts in ((self._send_log, live), (self._finish, list(self._ended))):
-            for attempt in attempts:
-                if self._again.get(attempt.id, 0.0) > time.monotonic():
-                    continue
-                self._again.pop(attempt.id, None)
-                try:
-                    done = work(attempt) and done
-                except FailedError as exc:
-                    self._put_off(attempt, exc)
-                except UnavailableError:
-                    raise
-                except (RunyardError, OSError) as exc:
-                    self._put_off(attempt, exc)
-        return done
-
-    def _put_off(self, attempt: Attempt, error: Exception) -> None:
-        self._context.log("attempt %s: its files cannot be sent: %s" % (attempt.id, error))
-        self._again[attempt.id] = time.monotonic() + self._context.timing.refused_s
-
-    def _send_log(self, attempt: Attempt) -> bool:
-        return self._log_of(attempt).send(self._link, time.monotonic() + TURN_S)
-
-    def _finish(self, attempt: Attempt) -> bool:
-        """Send all that is left of an attempt, then forget it; False when its log needs another turn."""
-        try:
-            if not self._send_log(attempt):
-                return False
-            self._send_outputs(attempt)
-        except (NotFoundError, StaleError) as exc:
-            self._context.log("attempt %s: the server does not want its files: %s" % (attempt.id, exc.message))
+    def _with_logs(self) -> list[Attempt]:
+        live = [a for a in self._context.state.all() if a.phase in (states.PHASE_RUNNING, states.STOPPING)]
         with self._lock:
-            self._ended.remove(attempt)
+            return live + self._ended
+
+    def _with_files(self) -> list[Attempt]:
+        with self._lock:
+            return list(self._logged)
+
+    def _send_log(self, link: Link, attempt: Attempt) -> bool:
+        try:
+            if not self._log_of(attempt).send(link, time.monotonic() + TURN_S):
+                return False
+        except (NotFoundError, StaleError) as exc:
+            if not self._forget(self._ended, attempt, exc):
+                raise
+            return True
+        with self._lock:
+            if attempt in self._ended:
+                self._ended.remove(attempt)
+                self._logged.append(attempt)
+                self._file_rounds.wake.set()
+        return True
+
+    def _send_files(self, link: Link, attempt: Attempt) -> bool:
+        """Send the outputs of an attempt, which is all that was left of it."""
+        try:
+            self._send_outputs(link, attempt)
+        except (NotFoundError, StaleError) as exc:
+            self._forget(self._logged, attempt, exc)
+        else:
+            self._forget(self._logged, attempt)
+        return True
+
+    def _forget(self, where: list[Attempt], attempt: Attempt, error: RunyardError | None = None) -> bool:
+        """Take an attempt out of the journal: all has been sent, or is not wanted; False when it is not there."""
+        with self._lock:
+            if attempt not in where:
+                return False
+            where.remove(attempt)
             self._logs.pop(attempt.id, None)
+        if error is not None:
+            self._context.log("attempt %s: the server does not want its files: %s" % (attempt.id, error.message))
         self._context.forget(attempt)
         return True
 
-    def _send_outputs(self, attempt: Attempt) -> None:
+    def _send_outputs(self, link: Link, attempt: Attempt) -> None:
         staged = places(self._context.home.path, attempt)
         listed = attempt.outputs
         if listed is None:
@@ -205,18 +249,18 @@ class Shipper:
         if not listed:
             return
         base = "/api/v1/attempts/%s/" % attempt.id
-        wanted = self._link.call("PUT", base + "outputs", {"outputs": listed}).get("wanted")
+        wanted = link.call("PUT", base + "outputs", {"outputs": listed}).get("wanted")
         known = {output["path"] for output in listed}
         for path in wanted if isinstance(wanted, list) else []:
             if path in known:
                 where = os.path.join(os.fsencode(staged.tree), path.encode("utf-8", "surrogateescape"))
                 if os.path.isfile(where) and not os.path.islink(where):
-                    self._send_file(base + "files/" + quote(path), os.fsdecode(where))
+                    self._send_file(link, base + "files/" + quote(path), os.fsdecode(where))
 
-    def _send_file(self, address: str, path: str) -> None:
+    def _send_file(self, link: Link, address: str, path: str) -> None:
         """Send an output; one that cannot be read, as the root of a container may have left it, is left out."""
         try:
-            self._link.put(address, _pieces(path), FILE_TIMEOUT_S)
+            link.put(address, _pieces(path), FILE_TIMEOUT_S)
         except UnreadableError as exc:
-            self._link.close()  # in the middle of the request
+            link.close()  # in the middle of the request
             self._context.log("an output cannot be read and is not sent: %s" % exc)

@@ -52,6 +52,8 @@ class Attempt:
         """A supervisor has been started: from then on a stop goes to it."""
         self.supervisor: tuple[int, int | None] | None = None
         """Pid and start time of the supervisor, once known."""
+        self.unkilled = ""
+        """What of its tree lives on though it was killed; as long as it does, its slots are taken."""
         self.end: dict[str, Any] | None = None
         self.outputs: list[dict[str, Any]] | None = None
         """What the run wrote, once scanned; None when it has been reported or there is nothing to scan."""

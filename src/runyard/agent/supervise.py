@@ -16,7 +16,7 @@ from runyard.agent.recorder import Recorder
 from runyard.agent.signals import signal
 from runyard.agent.status import NAME as STATUS
 from runyard.agent.status import StatusFile
-from runyard.agent.tree import Tree
+from runyard.agent.tree import Tree, named
 from runyard.wire import files, procs, states
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ DRAIN_S = 2.0
 LEFTOVER_GRACE_S = 1.5
 """Time between SIGTERM and SIGKILL for processes that a program leaves behind when it ends by itself."""
 _UNKILLABLE_S = 10.0
-"""After this much waiting for killed processes to disappear the end is written; the agent goes on looking."""
+"""After this much waiting for killed processes to disappear the end is written, with `unkilled`; the agent goes on."""
 _KILL_AGAIN_S = 0.1
 _SELECT_MAX_S = 3600.0  # a time limit of a thousand years is more than select(2) takes
 _READ = 64 * 1024
@@ -100,6 +100,7 @@ class Supervisor:
         self._started_at: int | None = None
         self._ended_at = 0
         self._leftover: list[str] = []
+        self._unkilled: list[list[Any]] = []
         self._reader = self._writer = -1
         self._oom_kills: int | None = None
         self._kill_next = 0.0
@@ -264,7 +265,7 @@ class Supervisor:
         return Stop(
             reason if reason in states.END_REASONS else states.STOPPED,
             origin if origin in states.ORIGINS else states.HUMAN,
-            float(grace) if isinstance(grace, (int, float)) else self._grace_s,
+            0.0 if self._signals.now else float(grace) if isinstance(grace, (int, float)) else self._grace_s,
         )
 
     def _take_request(self) -> None:
@@ -309,6 +310,7 @@ class Supervisor:
         while not self._is_alone():
             now = time.monotonic()
             if now >= kill_at + _UNKILLABLE_S:
+                self._unkilled = named(self._tree.live())
                 return
             if now >= max(kill_at, self._kill_next):
                 self._kill()
@@ -355,7 +357,7 @@ class Supervisor:
             "log_bytes": recorder.size if recorder else 0,
             "log_dropped": recorder.dropped if recorder else 0,
             "leftover": self._leftover,
-            "requeue_hint": origin == states.INFRA or reason == states.HANDED_BACK,
+            "unkilled": self._unkilled,
         }
 
     def _finish(self, end: dict[str, Any]) -> bool:

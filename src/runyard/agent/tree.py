@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MARKER = "RUNYARD_ATTEMPT"
 _SWEEPS = 8
 """How often a kill looks again at once, for processes that were forked while it went round."""
+_NAMED = 16
 
 
 class Process:
@@ -182,6 +183,11 @@ def _send_group(group: int, number: int) -> None:
         pass
 
 
+def named(left: Iterable[Process]) -> list[list[Any]]:
+    """Return processes that could not be killed as an end names them (``unkilled``)."""
+    return [[process.pid, process.started, process.name] for process in left][:_NAMED]
+
+
 def _marker(attempt: str) -> bytes:
     return ("\0%s=%s\0" % (MARKER, attempt)).encode("utf-8", "surrogateescape")
 
@@ -207,6 +213,9 @@ def _look_for(attempt: str, status: dict[str, Any]) -> tuple[dict[int, Process],
     found = {pid for pid in table if _is_marked(pid, marker)}
     if program in table and table[program].started == status.get("pid_start"):
         found.add(program)
+    for pid, started, _ in (status.get("end") or {}).get("unkilled") or ():
+        if pid in table and table[pid].started == started:
+            found.add(pid)  # it may be of another user, and show nothing
     if status.get("cgroup"):
         found.update(pid for pid in Cgroup(status["cgroup"]).pids() if pid in table)
     supervised = supervisor in table and table[supervisor].started == status.get("supervisor_start")

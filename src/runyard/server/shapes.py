@@ -357,7 +357,6 @@ class End(Agentish):
     ended_at: int = Field(description="microseconds since 1970 UTC")
     log_bytes: Count = 0
     log_dropped: Count = 0
-    requeue_hint: bool = False
 
 
 class Finish(Agentish):

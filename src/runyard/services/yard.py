@@ -132,10 +132,12 @@ class Yard:
         return submitting.submit(self.context, specs, env, actor)
 
     def run(self, ref: str, actor: Actor) -> Json:
-        """Return one run, with why it waits."""
+        """Return one run, with why it waits: to start, or, once its processes were killed, to end."""
         with self.context.db.read() as connection:
             row = find_run(connection, ref, actor)
             value = views.runs_json(self.context, connection, [row])[0]
+            if value["phase"] == states.STOPPING:  # its slots say so when it cannot be killed
+                value["wait_reasons"] = hosts.whys(connection, row.host_id, value["slots"])
             value["environment"] = records.find_environment(connection, row.env_hash) if row.env_hash else None
         if row.state in (states.QUEUED, states.HELD):
             reasons, start = assign.explain(self.context, row, self._accepting(), self._pause())

@@ -63,6 +63,13 @@ def names(connection: Connection) -> dict[str, str]:
     return {row.id: row.name for row in connection.execute(select(hosts.c.id, hosts.c.name))}
 
 
+def whys(connection: Connection, host_id: str, slot_names: Sequence[str]) -> list[str]:
+    """Return what a host says is in the way of these slots: ``name: why``; nothing of those that have no such words."""
+    ids = [f"{host_id}:{name}" for name in slot_names]
+    query = select(slots.c.name, slots.c.why).where(slots.c.id.in_(ids), slots.c.why != "").order_by(slots.c.id)
+    return [f"{row.name}: {row.why}" for row in connection.execute(query)]
+
+
 def find_agent(connection: Connection, agent_id: str) -> Row[Any] | None:
     """Return one agent, or None."""
     return connection.execute(_FIND_AGENT, {"id": agent_id}).first()

@@ -138,6 +138,21 @@ class QueueContract:
         agent.heartbeat()
         assert len(agent.take()) == 1
 
+    def test_a_slot_whose_run_cannot_be_killed_is_taken_and_says_so(self, stage: Stage) -> None:
+        agent = stage.agent(slots=2)
+        run_id = stage.submit()
+        attempt = agent.take()[0]["attempt"]
+        agent.start(attempt)
+        held, other = agent.slot_list()
+        held.update(free=False, why="cannot be killed: 12 python")
+        agent.heartbeat({attempt: {"epoch": 1, "phase": "stopping"}}, [held, other])
+        assert stage.run(run_id)["wait_reasons"] == [f"{held['name']}: cannot be killed: 12 python"]
+        shown = {slot["name"]: slot for slot in stage.yard.status()["slots"]}[held["name"]]
+        assert (shown["free"], shown["run"], shown["why"]) == (False, run_id, held["why"])
+        stage.submit()
+        stage.submit()
+        assert [item["slots"] for item in agent.take()] == [[other["name"]]]
+
     def test_a_slot_that_is_gone_is_not_used(self, stage: Stage) -> None:
         stage.submit()
         stage.submit()

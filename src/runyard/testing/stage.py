@@ -248,7 +248,7 @@ class FakeAgent:
             "attempt": attempt, "epoch": self.has.get(attempt, {}).get("epoch", 1), "exit_code": exit_code,
             "signal": None, "reason": states.EXITED, "origin": states.USER,
             "started_at": self.stage.clock.database_us - 1_000_000, "ended_at": self.stage.clock.database_us,
-            "log_bytes": 0, "log_dropped": 0, "requeue_hint": False, **fields,
+            "log_bytes": 0, "log_dropped": 0, **fields,
         }  # fmt: skip
 
     def end(self, attempt: str, exit_code: int | None = 0, **fields: Any) -> str:

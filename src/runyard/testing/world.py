@@ -139,7 +139,7 @@ class SimHost:
         process.end = {
             "attempt": process.attempt, "epoch": process.epoch, "exit_code": None, "signal": None,
             "reason": states.EXITED, "origin": states.USER, "started_at": now if process.alive else None,
-            "ended_at": now, "log_bytes": 0, "log_dropped": 0, "requeue_hint": False, **how,
+            "ended_at": now, "log_bytes": 0, "log_dropped": 0, **how,
         }  # fmt: skip
         process.alive = False
 
