@@ -135,7 +135,7 @@ class Yard:
         """Return one run, with why it waits."""
         with self.context.db.read() as connection:
             row = find_run(connection, ref, actor)
-            value = views.runs_json(self.context, connection, [row])[0]
+            value = views.runs_json(self.context, connection, [row], with_outputs=True)[0]
             value["environment"] = records.find_environment(connection, row.env_hash) if row.env_hash else None
         if row.state in (states.QUEUED, states.HELD):
             reasons, start = assign.explain(self.context, row, self._accepting(), self._pause())
@@ -156,7 +156,7 @@ class Yard:
         with self.context.db.read() as connection:
             rows = runs.where(connection, filters, limit + 1, None if before is None else int(before))
             more = len(rows) > limit
-            values = views.runs_json(self.context, connection, rows[:limit])
+            values = views.runs_json(self.context, connection, rows[:limit], bool(filters.get("outputs")))
         return {"runs": values, "next": str(rows[limit - 1].seq) if more else None}
 
     def edit(self, ref: str, changes: Mapping[str, Any], actor: Actor) -> Json:
