@@ -198,7 +198,10 @@ class Handler(BaseHTTPRequestHandler):
             found = [r for r in found if self.query["q"] in " ".join(r["command"]) + r["message"]]
         start, limit = int(self.query.get("before", 0)), int(self.query.get("limit", 2))
         more = start + limit < len(found)
-        self._answer({"runs": found[start : start + limit], "next": str(start + limit) if more else None})
+        page = found[start : start + limit]
+        if self.query.get("outputs") != "true":
+            page = [{name: value for name, value in run.items() if name != "outputs"} for run in page]
+        self._answer({"runs": page, "next": str(start + limit) if more else None})
 
     def _run(self, ref: str, rest: list[str], body: Any) -> None:
         yard = self.yard

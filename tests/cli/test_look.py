@@ -38,7 +38,9 @@ def test_ls_lists_newest_first_through_all_pages(cli: Cli, yard: FakeYard, five:
     assert [line.split()[0] for line in lines] == ["ID", *reversed(five)]
     assert "\x1b" not in done.stdout
     assert cli("ls", "-q").stdout.split() == list(reversed(five))
-    assert [run["id"] for run in json.loads(cli("ls", "--json").stdout)] == list(reversed(five))
+    listed = json.loads(cli("ls", "--json").stdout)
+    assert [run["id"] for run in listed] == list(reversed(five))
+    assert listed == [json.loads(cli("show", "--json", run_id).stdout) for run_id in reversed(five)]
     assert cli("ls", "-q", "-n", "3").stdout.split() == list(reversed(five))[:3]
 
 

@@ -116,7 +116,7 @@ def test_what_the_server_tells_programs_is_said_for_people(
     monkeypatch.setattr(Api, "edit", refuse)
     monkeypatch.setattr(Api, "submit", refuse)
     done = cli(*words)
-    assert done.returncode == 1
+    assert done.returncode == (2 if isinstance(error, InvalidError) else 1)
     assert done.stderr.endswith(said + "\n")
 
 

@@ -333,8 +333,8 @@ class Yard:
         return self.api("GET", "/api/v1/runs/" + run_id)
 
     def runs(self) -> list[dict[str, Any]]:
-        """Return all runs."""
-        found: list[dict[str, Any]] = self.api("GET", "/api/v1/runs?limit=500")["runs"]
+        """Return all runs, with their outputs."""
+        found: list[dict[str, Any]] = self.api("GET", "/api/v1/runs?limit=500&outputs=true")["runs"]
         return found
 
     def events(self, run_id: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from runyard.model.placement import HostState, Plan, Request, Slot
+from runyard.model.placement import HostState, Plan, Refusal, Request, Slot
 from runyard.scheduler import plan
 from tests.scheduler.yards import A100, GIB, NOW, RTX, SECOND, cpu, gpu, host, queue
 
@@ -53,6 +53,18 @@ def test_all_slots_of_a_run_are_on_one_host() -> None:
     answer = plan([Request(run_id="q", gpus=2)], pair, NOW)
     assert not answer.starts
     assert answer.waits["q"].expected_start_us is None
+
+
+def test_a_run_that_a_host_gave_back_keeps_its_place_there_until_it_may_be_asked_again() -> None:
+    said = Refusal(host_id="a", until_us=NOW + 10 * SECOND, why="busy")
+    refused = Request(run_id="q", refusals=(said,))
+    waiting = queue(refused, Request(run_id="endless"), Request(run_id="short", time_limit_s=10))
+    answer = plan(waiting, [host("a", gpu("a", 0))], NOW)
+    assert hosts_of(answer) == {"short": "a"}
+    assert answer.waits["q"].expected_start_us == NOW + 10 * SECOND
+    assert hosts_of(plan(waiting[:2], [host("a", gpu("a", 0))], NOW + 10 * SECOND)) == {"q": "a"}
+    two = [host("a", gpu("a", 0)), host("b", gpu("b", 0))]
+    assert hosts_of(plan(waiting[:2], two, NOW)) == {"q": "b", "endless": "a"}
 
 
 def test_smallest_sufficient_gpu_memory_then_fullest_host() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runyard.model.placement import HostState, Plan, Request, Slot, Start
 from runyard.scheduler import blocked_keys, plan, resource_key
-from tests.scheduler.yards import GIB, KNOWN, NOW, SECOND, applied, host, in_order, queues, yards
+from tests.scheduler.yards import GIB, KNOWN, NOW, SECOND, applied, host, in_order, queues, refused_queues, yards
 
 MODELS = {None: "", "a100": "A100", "rtx 3090": "RTX 3090"}
 
@@ -49,6 +49,7 @@ class Oracle:
         return (
             state.accepts
             and request.host in (None, state.name)
+            and not any(said.host_id == state.id and said.until_us > NOW for said in request.refusals)
             and sum(self.suits(request, state, slot) for slot in self.free[state.id]) >= count
             and (not self.cores(request, state) or self.cores(request, state) <= self.cpus[state.id])
             and (not request.mem or request.mem <= self.mem[state.id])
@@ -74,7 +75,7 @@ def starts_of(answer: Plan) -> dict[str, Start]:
 
 
 @steady
-@given(yards(), queues())
+@given(yards(), st.one_of(queues(), refused_queues()))
 def test_every_run_starts_on_what_it_asked_for_or_waits_with_a_reason(
     hosts: list[HostState], requests: list[Request]
 ) -> None:
@@ -91,7 +92,7 @@ def test_every_run_starts_on_what_it_asked_for_or_waits_with_a_reason(
 
 
 @steady
-@given(yards(), queues())
+@given(yards(), st.one_of(queues(), refused_queues()))
 def test_nothing_is_idle_while_nothing_waits(hosts: list[HostState], requests: list[Request]) -> None:
     answer = plan(requests, hosts, NOW)
     oracle = Oracle(hosts)
@@ -129,7 +130,7 @@ def test_equal_runs_start_in_queue_order(hosts: list[HostState], requests: list[
 
 
 @steady
-@given(yards(), queues(), st.data())
+@given(yards(), st.one_of(queues(), refused_queues()), st.data())
 def test_the_order_in_which_hosts_slots_and_runs_are_given_does_not_matter(
     hosts: list[HostState], requests: list[Request], data: st.DataObject
 ) -> None:
@@ -141,7 +142,7 @@ def test_the_order_in_which_hosts_slots_and_runs_are_given_does_not_matter(
 
 
 @steady
-@given(yards(), queues())
+@given(yards(), st.one_of(queues(), refused_queues()))
 def test_starts_delay_nobody_before_them(hosts: list[HostState], requests: list[Request]) -> None:
     """The first run that waits gets the same start whether or not later ones were let past it."""
     answer = plan(requests, hosts, NOW)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from runyard.model.placement import HostState, Request, Slot
+from runyard.model.placement import HostState, Refusal, Request, Slot
 from runyard.scheduler import blocked_keys, held_resources, plan, resource_key
-from tests.scheduler.yards import GIB, NOW, RTX, cpu, gpu, host, queue
+from tests.scheduler.yards import GIB, NOW, RTX, SECOND, cpu, gpu, host, queue
 
 
 def why(request: Request, *hosts: HostState) -> list[str]:
@@ -52,6 +52,16 @@ def test_more_than_any_host_has() -> None:
     assert why(Request(run_id="q", gpus=0, gpu_model="a100"), b) == [
         "no connected host can run this: it asks for no GPU of model a100",
         "a GPU model was asked for together with no GPU",
+    ]
+
+
+def test_a_host_that_gave_the_run_back() -> None:
+    said = Refusal(host_id="a", until_us=NOW + 7 * SECOND, why="gpu0 is busy")
+    run = Request(run_id="q", refusals=(said,))
+    assert why(run, host("a", gpu("a", 0))) == ["a gave it back: gpu0 is busy; asked again in 7 s"]
+    assert why(run, host("a", gpu("a", 0, runs="r1"))) == [
+        "a gave it back: gpu0 is busy; asked again in 7 s",
+        "a: 1 of 1 GPU needed, 0 free; running: r1",
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from runyard.model.placement import HostState, Plan, Request, Slot
+from runyard.model.placement import HostState, Plan, Refusal, Request, Slot
 from runyard.scheduler import held_resources
 
 NOW = 1_000_000_000
@@ -163,3 +163,19 @@ def queues(draw: st.DrawFn, limits: st.SearchStrategy[int | None] = LIMITS, most
         for request in requests
     ]
     return draw(st.permutations(requests))
+
+
+@st.composite
+def refused_queues(draw: st.DrawFn) -> list[Request]:
+    """Runs of which some have just been given back by a host or two."""
+    refusals = st.lists(
+        st.builds(
+            Refusal,
+            host_id=st.sampled_from(["h0", "h1"]),
+            until_us=st.integers(-1, 20).map(lambda seconds: NOW + seconds * SECOND),
+            why=st.just("gpu0 is busy"),
+        ),
+        max_size=2,
+        unique_by=lambda refusal: refusal.host_id,
+    )
+    return [dataclasses.replace(request, refusals=tuple(draw(refusals))) for request in draw(queues())]

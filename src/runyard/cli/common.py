@@ -61,7 +61,7 @@ def targets(api: Api, refs: Sequence[str], query: str | None, state: Sequence[st
 
 
 def each(ids: Iterable[str], act: Callable[[str], Any], done: str | Callable[[Any], str]) -> int:
-    """Do something with each run and say so; go on after an error. Returns 1 if one failed, else 0.
+    """Do something with each run and say so; go on after an error. Returns the exit status of the last error, else 0.
 
     ``done``: what to say, or what says it of the answer.
     """

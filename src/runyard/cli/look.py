@@ -56,7 +56,7 @@ def ls(
     with common.server() as api:
         found = api.all_runs(
             most, q=" ".join(query) or None, state=list(state), trashed=trash or None,
-            tag=list(tag), **filters
+            tag=list(tag), outputs=(as_json and not quiet) or None, **filters
         )  # fmt: skip
         if quiet:
             for run in found:

@@ -93,7 +93,8 @@ class Api:
     def runs(self, **filters: Any) -> Json:
         """Return one page, ``{"runs", "next"}``, newest first.
 
-        Filters: q, project, state, tag (lists repeat), user, name, trashed, limit, before (the cursor of a page).
+        Filters: q, project, state, tag (lists repeat), user, name, trashed, limit, before (the cursor of a page). The runs
+        have ``outputs`` only where these are asked for (``outputs=True``): they may be very many.
         """
         return self._json("GET", PREFIX + "/runs" + _query(**filters))
 

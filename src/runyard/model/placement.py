@@ -9,6 +9,15 @@ SlotKind = Literal["gpu", "cpu"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A host that was given a run, and gave it back unstarted a moment ago."""
+
+    host_id: str
+    until_us: int  # when it may be asked again
+    why: str  # what it said, for people
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """A queued run, as far as placing it needs."""
 
@@ -22,6 +31,7 @@ class Request:
     host: str | None = None  # name, name up to its first dot, or id of the only host that will do
     time_limit_s: float | None = None  # None: may last for ever
     user: str = ""
+    refusals: tuple[Refusal, ...] = ()  # at most one of a host
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -65,6 +65,7 @@ class Candidate:
     lanes: list[Lane]  # of slots that would do and that the yard can plan with, the most suitable first
     pool: Pool
     floors: Floors
+    refused: str = ""  # that the host gave it back, and when it is asked again, for people; nothing: it did not
     holds: dict[int, tuple[int, Hold]] = field(default_factory=dict)  # by duration: state of the pool, what was found
 
     @property

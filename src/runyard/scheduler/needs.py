@@ -105,7 +105,7 @@ def model_fits(asked: str, model: str) -> bool:
 def resource_key(request: Request) -> str:
     """Return a text that is equal for runs that place alike, whoever submitted them.
 
-    Of two runs with one key the later never starts while the earlier waits.
+    Of two runs with one key the later never starts while the earlier waits, unless a host has just refused the earlier.
     """
     model = None if request.gpu_model is None else " ".join(request.gpu_model.lower().split())
     parts = [request.gpus, request.cpus, request.mem, model, request.host, limit_us(request)]

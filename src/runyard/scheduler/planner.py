@@ -1,8 +1,9 @@
 """Conservative backfill: every run in queue order gets the first time at which it fits beside all runs before it.
 
 The runs whose time is now start. The others keep their place in the profile of the slots, so nothing later takes it.
-A run without a time limit lasts for ever. A run that waits for something of unknown end has no time; it keeps, on one
-host, the slots that it is waiting for, from the first moment at which it could start were the unknown to end at once.
+A run without a time limit lasts for ever. A host that gave a run back a moment ago has a place for it a little later at
+the earliest. A run that waits for something of unknown end has no time; it keeps, on one host, the slots that it is
+waiting for, from the first moment at which it could start were the unknown to end at once.
 
 The method is Slurm's backfill scheduler (sched/backfill, bf_* in slurm.conf(5)), per slot instead of per node.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from runyard.model.placement import HostState, Plan, Request, Start, Wait
+from runyard.model.placement import HostState, Plan, Refusal, Request, Start, Wait
 from runyard.scheduler.candidate import Candidate, Place
 from runyard.scheduler.needs import Need, Shortfall, Supply, limit_us, need_on
 from runyard.scheduler.profile import NEVER, Floors, Lane, Pool
@@ -21,7 +22,7 @@ from runyard.scheduler.reasons import impossible, waiting
 _MAX_HOLDS = 100
 """Runs that keep slots while they wait for something of unknown end; those after them keep only their place."""
 
-Shape = tuple[int | None, int | None, int | None, str | None, str | None]
+Shape = tuple[int | None, int | None, int | None, str | None, str | None, tuple[Refusal, ...]]
 
 
 def plan(
@@ -67,7 +68,7 @@ class _Planner:
 
     def place(self, request: Request) -> None:
         """Start the run, or give it its place and its reasons."""
-        key = (request.gpus, request.cpus, request.mem, request.gpu_model, request.host)
+        key = (request.gpus, request.cpus, request.mem, request.gpu_model, request.host, request.refusals)
         shape = self._shapes.get(key) or self._shapes.setdefault(key, self._survey(request))
         duration = limit_us(request) or NEVER
         place = None if shape.saturated else _first(shape.options, duration)
@@ -91,18 +92,24 @@ class _Planner:
             if isinstance(need, Shortfall):
                 shape.shortfalls.append(need)
                 continue
-            candidate = self._candidate(host, need)
+            candidate = self._candidate(host, need, request)
             usable = host.accepts and len(candidate.lanes) >= need.count
             (shape.options if usable else shape.closed).append(candidate)
         return shape
 
-    def _candidate(self, host: HostState, need: Need) -> Candidate:
+    def _candidate(self, host: HostState, need: Need, request: Request) -> Candidate:
         # A slot that somebody outside the yard has, or that is out of order, may never come back: nothing is planned
         # on it, and nothing else is kept idle for a run that would need it too.
         lanes = [
             self._lanes[s.id] for s in need.slots if s.free or s.holder_run is not None or s.busy_until_us is not None
         ]
-        return Candidate(host=host, need=need, lanes=lanes, pool=self._pools[host.id], floors=Floors(self.now))
+        since, refused = self.now, ""
+        for refusal in request.refusals:
+            if refusal.host_id == host.id and refusal.until_us > self.now:
+                since = refusal.until_us
+                refused = f"gave it back: {refusal.why}; asked again in {-(-(since - self.now) // 1_000_000)} s"
+        pool = self._pools[host.id]
+        return Candidate(host=host, need=need, lanes=lanes, pool=pool, floors=Floors(since), refused=refused)
 
     def _explain(self, request: Request, shape: _Shape) -> tuple[str, ...]:
         if shape.options or shape.closed:

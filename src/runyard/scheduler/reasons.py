@@ -37,7 +37,7 @@ def _missing(option: Candidate) -> list[str]:
     host, need, pool = option.host, option.need, option.pool
     free = [lane for lane in option.lanes if not lane.taken]
     noun = "GPU" if need.kind == "gpu" else "CPU slot"
-    texts = []
+    texts = [f"{host.name} {option.refused}"] if option.refused else []
     if len(free) < need.count:
         texts.append(
             f"{host.name}: {need.count} of {plural(len(need.slots), noun)} needed, {len(free)} free" + _holders(option)

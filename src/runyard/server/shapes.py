@@ -240,6 +240,7 @@ class RunFilter(BaseModel):
     user: str | None = None
     name: str | None = None
     trashed: bool = False
+    outputs: bool = Field(False, description="with the outputs of each run, which may be very many")
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     before: str | None = Field(None, pattern="^[0-9]{1,18}$", description="`next` of the page before")
 

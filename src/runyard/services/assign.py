@@ -7,9 +7,10 @@ still ready and slots that are still free: the primary key of ``slot_use`` refus
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
-from runyard.model.placement import HostState, Plan, Request, Slot, Start
+from runyard.model.placement import HostState, Plan, Refusal, Request, Slot, Start
 from runyard.scheduler import blocked_keys, held_resources, plan
 from runyard.services.api import Json
 from runyard.services.context import Change, Context, change
@@ -53,7 +54,7 @@ def _assign(context: Context, changes: Change, accepting: Collection[str]) -> in
         if not page:
             break
         rows |= {row.id: row for row in page}
-        requests = waiting + [_request(row) for row in page]
+        requests = waiting + _requests(context, connection, page, changes.now_us)
         planned = plan(requests, state, changes.now_us, explained=())
         started += _carry_out(changes, planned, rows)
         waiting = [request for request in requests if request.run_id in planned.waits]
@@ -65,8 +66,19 @@ def _assign(context: Context, changes: Change, accepting: Collection[str]) -> in
     return started
 
 
-def _request(row: Any) -> Request:
-    return request_of(row.id, -row.priority_rank, row.seq, row.resources, row.time_limit_s, row.user_name)
+def _requests(context: Context, connection: Connection, rows: Sequence[Any], now_us: int) -> list[Request]:
+    wait_us = round(context.timing.refusal_s * 1e6)
+    tried = [row.id for row in rows if row.attempts]
+    refusals: dict[str, dict[str, Refusal]] = {}
+    for event in events.handed_back(connection, tried, now_us - wait_us, now_us):
+        said = Refusal(host_id=event.host_id, until_us=event.at + wait_us, why=str(event.detail["why"]))
+        refusals.setdefault(event.run_id, {})[event.host_id] = said
+    found = []
+    for row in rows:
+        request = request_of(row.id, -row.priority_rank, row.seq, row.resources, row.time_limit_s, row.user_name)
+        said_of = refusals.get(row.id)
+        found.append(replace(request, refusals=tuple(said_of.values())) if said_of else request)
+    return found
 
 
 def min_free(context: Context) -> int:
@@ -214,14 +226,13 @@ def explain(context: Context, run: Any, accepting: Collection[str], pause: str) 
             reasons.append(pause)
         if reasons:
             return reasons, None
-        page = [_request(row) for row in runs.queue_page(connection, (), 500)]
-        if not any(request.run_id == run.id for request in page):
-            if len(page) < 500:
+        rows, ahead = list(runs.queue_page(connection, (), 500)), ""
+        if not any(row.id == run.id for row in rows):
+            if len(rows) < 500:
                 return ["it starts in a moment"], now
             ahead = "more than 500 runs are before it in the queue"
-            page.append(_request(run))
-        else:
-            ahead = ""
+            rows.append(run)
+        page = _requests(context, connection, rows, now)
         state = host_states(connection, accepting, min_free(context))
         waits = plan(page, state, now, explained=(run.id,)).waits.get(run.id)
     if waits is None:

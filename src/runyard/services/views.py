@@ -27,23 +27,22 @@ def iso(time_us: int | None) -> str | None:
     return stamp.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def runs_json(context: Context, connection: Connection, rows: Sequence[Any]) -> list[Json]:
-    """Return several runs; three queries, whatever their number."""
+def runs_json(context: Context, connection: Connection, rows: Sequence[Any], with_outputs: bool) -> list[Json]:
+    """Return several runs, by a few queries, whatever their number; their outputs, which may be very many, if asked to."""
     ids = [row.id for row in rows]
     tags = runs.tags(connection, ids)
     tries = attempts.of_runs(connection, ids)
-    files = outputs.of_runs(connection, ids)
     names = hosts.names(connection)
-    return [
-        run_json(context, row, tags.get(row.id, []), tries.get(row.id, []), files.get(row.id, []), names)
-        for row in rows
-    ]
+    values = [run_json(context, row, tags.get(row.id, []), tries.get(row.id, []), names) for row in rows]
+    if with_outputs:
+        files = outputs.of_runs(connection, ids)
+        for value in values:
+            value["outputs"] = [output_json(output) for output in files.get(value["id"], [])]
+    return values
 
 
-def run_json(
-    context: Context, row: Any, tags: list[str], tries: Sequence[Any], files: Sequence[Any], names: dict[str, str]
-) -> Json:
-    """Return one run."""
+def run_json(context: Context, row: Any, tags: list[str], tries: Sequence[Any], names: dict[str, str]) -> Json:
+    """Return one run, without its outputs."""
     spec = row.spec
     current = next((attempt for attempt in tries if attempt.id == row.attempt_id), None)
     running = row.state in (states.RUNNING, states.LOST) and row.ended_at is None
@@ -87,7 +86,6 @@ def run_json(
         "rerun_of": spec.get("rerun_of"),
         "params": {},
         "metrics": {},
-        "outputs": [output_json(output) for output in files],
         "data": [],
         "files": files_state(context, row),
         "trashed_at": iso(row.trashed_at),

@@ -135,7 +135,7 @@ class Yard:
         """Return one run, with why it waits: to start, or, once its processes were killed, to end."""
         with self.context.db.read() as connection:
             row = find_run(connection, ref, actor)
-            value = views.runs_json(self.context, connection, [row])[0]
+            value = views.runs_json(self.context, connection, [row], with_outputs=True)[0]
             if value["phase"] == states.STOPPING:  # its slots say so when it cannot be killed
                 value["wait_reasons"] = hosts.whys(connection, row.host_id, value["slots"])
             value["environment"] = records.find_environment(connection, row.env_hash) if row.env_hash else None
@@ -158,7 +158,7 @@ class Yard:
         with self.context.db.read() as connection:
             rows = runs.where(connection, filters, limit + 1, None if before is None else int(before))
             more = len(rows) > limit
-            values = views.runs_json(self.context, connection, rows[:limit])
+            values = views.runs_json(self.context, connection, rows[:limit], bool(filters.get("outputs")))
         return {"runs": values, "next": str(rows[limit - 1].seq) if more else None}
 
     def edit(self, ref: str, changes: Mapping[str, Any], actor: Actor) -> Json:

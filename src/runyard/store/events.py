@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
 from runyard.store.bulk import insert_rows
-from runyard.store.tables import events
+from runyard.store.runs import chunks
+from runyard.store.tables import attempts, events
 from runyard.store.types import dump_json
 
 _NAMES = ("at", "run_id", "attempt_id", "kind", "from_state", "to_state", "actor", "detail")
@@ -39,3 +40,18 @@ def of_run(connection: Connection, run_id: str, after: int = 0) -> Sequence[Row[
     """Return the events of a run whose number is greater than ``after``, in order."""
     query = select(events).where(events.c.run_id == run_id, events.c.id > after).order_by(events.c.id)
     return connection.execute(query).all()
+
+
+def handed_back(connection: Connection, run_ids: Collection[str], since_us: int, now_us: int) -> Sequence[Row[Any]]:
+    """Return ``run_id, host_id, at, detail`` of each time since then that a host gave one of these runs back; in order."""
+    found: list[Row[Any]] = []
+    for some in chunks(run_ids):
+        query = (
+            select(events.c.run_id, attempts.c.host_id, events.c.at, events.c.detail)
+            .join(attempts, attempts.c.id == events.c.attempt_id)
+            .where(events.c.run_id.in_(some), events.c.kind == "handed_back")
+            .where(events.c.at > since_us, events.c.at <= now_us)
+            .order_by(events.c.id)
+        )
+        found += connection.execute(query)
+    return found

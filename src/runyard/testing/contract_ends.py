@@ -10,7 +10,9 @@ import pytest
 from runyard.testing.stage import ME, FakeAgent, Stage, four
 from runyard.wire import states
 from runyard.wire.errors import ConflictError, InvalidError, StaleError
+from runyard.wire.timing import Timing
 
+AGAIN_S = Timing().refusal_s
 ATTEMPT_FIELDS = ("exit_code", "signal", "reason", "origin")
 
 
@@ -135,12 +137,47 @@ class EndsContract:
             stage.yard.hand_back(given["attempt"], given["epoch"], "gpu0 is busy")
             agent.has.clear()
             assert stage.state(run_id) == states.QUEUED
+            stage.clock.advance(AGAIN_S)
         assert "gpu0 is busy" in str(stage.events(run_id))
         (given,) = agent.take()
         assert given["resumed"] is False
         agent.start(given["attempt"])
         agent.end(given["attempt"])
         assert stage.state(run_id) == states.FINISHED
+
+    def test_a_host_gets_a_run_that_it_gave_back_again_after_a_moment(self, stage: Stage) -> None:
+        run_id, behind = stage.submit(), stage.submit()
+        agent = stage.agent()
+        (given,) = agent.take()
+        stage.yard.hand_back(given["attempt"], given["epoch"], "gpu0 is busy")
+        agent.has.clear()
+        assert agent.take() == []
+        stage.restart(away_s=AGAIN_S - 3)  # which forgets nothing of it
+        agent.hello()
+        assert agent.take() == []
+        (why,) = stage.run(run_id)["wait_reasons"]
+        assert why == f"{agent.host} gave it back: gpu0 is busy; asked again in 3 s"
+        assert stage.run(run_id)["expected_start"] is not None
+        stage.clock.advance(3)
+        assert [given["run"] for given in agent.take()] == [run_id]
+        assert stage.state(behind) == states.QUEUED  # it kept its place
+
+    def test_another_host_may_have_a_run_at_once_that_was_given_back(self, stage: Stage) -> None:
+        run_id = stage.submit()
+        agent = stage.agent()
+        (given,) = agent.take()
+        stage.yard.hand_back(given["attempt"], given["epoch"], "gpu0 is busy")
+        other = stage.agent("other")
+        assert [given["run"] for given in other.take()] == [run_id]
+
+    def test_a_host_that_gave_a_run_back_may_have_another_at_once(self, stage: Stage) -> None:
+        stage.submit()
+        agent = stage.agent(slots=2)
+        (given,) = agent.take()
+        stage.yard.hand_back(given["attempt"], given["epoch"], "gpu0 is busy")
+        agent.has.clear()
+        other = stage.submit()
+        assert [given["run"] for given in agent.take()] == [other]
 
     def test_a_started_attempt_cannot_be_handed_back(self, stage: Stage) -> None:
         run_id, _agent, attempt = started(stage)
@@ -158,6 +195,7 @@ class EndsContract:
             stage.yard.hand_back(given["attempt"], given["epoch"] + 1, "busy")
         stage.yard.hand_back(given["attempt"], given["epoch"], "busy")
         agent.has.clear()
+        stage.clock.advance(AGAIN_S)
         (again,) = agent.take()
         before = len(stage.events(run_id))
         stage.yard.hand_back(given["attempt"], given["epoch"], "busy")  # the first answer was lost

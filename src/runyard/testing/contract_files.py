@@ -136,6 +136,11 @@ class FilesContract:
             ("a.txt", 3, "text/plain"), ("b/model.pt", 7, "text/plain"),
         ]  # fmt: skip
         assert stage.run(run_id)["outputs"] == found
+        bare = stage.submit()
+        assert all("outputs" not in run for run in stage.yard.runs({}, ME)["runs"])
+        assert [(run["id"], run["outputs"]) for run in stage.yard.runs({"outputs": True}, ME)["runs"]] == [
+            (bare, []), (run_id, found),
+        ]  # fmt: skip
         assert stage.yard.report_outputs(attempt, [output("a.txt", 9, 2)]) == []
         (left,) = stage.yard.outputs(run_id, ME)
         assert (left["path"], left["size"], left["modified_at"]) == ("a.txt", 9, "1970-01-01T00:00:00.000002Z")

@@ -38,10 +38,11 @@ class UsageError(RunyardError):
 
 
 class InvalidError(RunyardError):
-    """A value is out of its domain."""
+    """A value is out of its domain: for a command, what it was given is bad usage, whoever noticed."""
 
     code = "invalid"
     status = 400
+    exit_status = 2
 
 
 class NotFoundError(RunyardError):

@@ -20,6 +20,8 @@ class Timing:
         """Server: an agent that has said nothing for longer gets no new work; it polls every `poll_wait_s` at most."""
         self.tick_s = 5.0 * scale
         """Server: how often leases are looked at and free slots are offered, besides whenever something happens."""
+        self.refusal_s = 10.0 * scale
+        """Server: how long a host that gave a run back is not given the same run again."""
         self.clock_tolerance_s = 5.0 * scale
         """Server: difference between two clocks' progress from one look to the next that still counts as agreement."""
         self.gap_s = 20.0 * scale
