@@ -17,7 +17,7 @@ from runyard.client import connect
 from runyard.client.api import Api
 from runyard.wire import files, paths, procs
 from runyard.wire.errors import AuthError, HomeError, NotFoundError, UnavailableError
-from runyard.wire.http import Address, Http
+from runyard.wire.http import Address, Http, Response
 from tests.cli.conftest import Cli
 from tests.cli.fake import FakeYard, serve, until, write_server_json
 
@@ -389,7 +389,9 @@ def test_a_socket_of_another_user_is_told_nothing(tmp_path: Path, require: Calla
         assert other.stdout.read() == b"b''\n"
 
 
-@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"220 mail.example ESMTP\n"])
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"220 mail.example ESMTP\n", b"HTTP/1.1 \xb200 OK\r\n\r\n"]
+)
 def test_another_program_at_the_servers_port_is_no_server(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, Http(url_of(listener), timeout=5.0) as http:
 
@@ -404,6 +406,14 @@ def test_another_program_at_the_servers_port_is_no_server(answer: bytes) -> None
         with pytest.raises(UnavailableError):
             http.json("GET", "/health")
         thread.join()
+
+
+def test_an_answer_of_less_than_no_bytes_is_an_empty_one() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n")
+        ours.settimeout(5.0)
+        assert Response(ours).read() == b""
 
 
 def test_a_tcp_connection_notices_a_dead_host() -> None:

@@ -97,7 +97,7 @@ class Response:
         head = self._until(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         parts = lines[0].split(" ", 2)
-        if len(parts) < 2 or not parts[1].isdigit():
+        if len(parts) < 2 or not parts[1].isdecimal():
             raise UnavailableError("the server's answer is not HTTP: %r" % lines[0][:80])
         self.status = int(parts[1])
         self.headers = {}  # type: dict[str, str]
@@ -121,7 +121,7 @@ class Response:
         return head
 
     def _exactly(self, size: int) -> Iterator[bytes]:
-        while size:
+        while size > 0:
             data = self._buffer or self._more()
             self._buffer = data[size:]
             yield data[:size]
