@@ -147,7 +147,7 @@ def test_what_is_said_of_a_run_can_be_changed(cli: Cli) -> None:
     cli.call("rename", run_id, "best-one")
     cli.call("move", run_id, "-p", "elsewhere")
     for name, word in (("@last", "@"), (run_id, "id"), ("a/b", "slash")):
-        assert word in cli.call("rename", run_id, name, code=1).stderr
+        assert word in cli.call("rename", run_id, name, code=2).stderr
     run = cli.show("best-one")
     assert (run["message"], run["tags"], run["project"]) == ("a better message", ["good"], "elsewhere")
     kinds = [event["kind"] for event in cli.api("GET", f"/api/v1/runs/{run_id}/events")["events"]]
