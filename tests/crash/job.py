@@ -77,8 +77,12 @@ def main():
     if BEHAVIOUR == "family":
         leave_a_grandchild()
     if BEHAVIOUR == "writer":
-        with open("result.txt", "w") as file:
-            file.write(ATTEMPT)
+        try:
+            with open("result.txt", "w") as file:
+                file.write(ATTEMPT)
+        except OSError:  # the disk is full
+            say("end", exit_code=1, held=len(held))
+            sys.exit(1)
     number, until = 0, time.monotonic() + SECONDS
     while True:
         text = "%s line %d\n" % (ATTEMPT, number) + ("x" * 79 + "\n") * (200 if BEHAVIOUR == "talker" else 0)
