@@ -293,6 +293,50 @@ class LeaseContract:
         ]
         assert free_slots(stage, old) == 1
 
+    def test_an_old_end_does_not_count_when_the_replacement_is_lost_in_its_turn(self, stage: Stage) -> None:
+        run_id, old, attempt, other, second = replaced(stage)
+        other.start(second)
+        stage.pass_time(SOON_S)
+        assert stage.state(run_id) == states.LOST
+        assert old.end(attempt, 0) == "recorded"
+        assert stage.state(run_id) == states.LOST
+        assert other.end(second, 5) == "accepted"
+        assert stage.run(run_id)["end"]["exit_code"] == 5
+
+    def test_a_late_loss_of_a_run_that_was_given_up_changes_nothing_of_it(self, stage: Stage) -> None:
+        run_id, agent, attempt = lost(stage, requeue=False)
+        stage.pass_time(LONG_S)
+        before = stage.run(run_id)
+        assert agent.lose(attempt) == "recorded"
+        after = stage.run(run_id)
+        assert [after[name] for name in ("state", "end", "ended_at")] == [
+            before[name] for name in ("state", "end", "ended_at")
+        ]
+        assert stage.events(run_id)[-1]["kind"] == "recorded"
+
+    def test_an_old_attempt_that_was_never_started_leaves_its_replacement_alone(self, stage: Stage) -> None:
+        run_id, old, attempt, other, second = replaced(stage)
+        given_back = {"reason": states.HANDED_BACK, "origin": states.SCHEDULER, "started_at": None}
+        assert old.end(attempt, None, **given_back) == "recorded"
+        other.start(second)
+        assert other.end(second) == "accepted"
+        assert stage.state(run_id) == states.FINISHED
+
+    def test_back_after_the_replacement_was_handed_back(self, stage: Stage) -> None:
+        run_id, old, attempt, other, second = replaced(stage)
+        stage.yard.hand_back(second, other.has[second]["epoch"], "gpu0 is busy")
+        old.heartbeat()
+        assert old.verdicts[attempt]["verdict"] == "keep"
+        assert "superseded" not in [event["kind"] for event in stage.events(run_id)]
+        assert stage.run(run_id)["attempts"][1]["end"]["reason"] == states.HANDED_BACK
+
+    def test_the_epoch_grows_with_every_change_of_the_current_attempt(self, stage: Stage) -> None:
+        _run_id, old, attempt, other, second = replaced(stage, retries=1)
+        assert other.has[second]["epoch"] == 2
+        assert old.end(attempt, 1) == "accepted"
+        given = [*old.take(), *other.poll()["assign"]]
+        assert [item["epoch"] for item in given] == [4]
+
     # Kill and lost
 
     def test_killing_a_lost_run_ends_it_and_stops_it_when_it_returns(self, stage: Stage) -> None:
@@ -356,6 +400,12 @@ class LeaseContract:
             attempt: {"verdict": "keep", "epoch": 1}, unknown: {"verdict": "stop"},
         }  # fmt: skip
         assert agent.heartbeat(said)["attempts"][unknown] == {"verdict": "stop"}
+        waiting = stage.submit()
+        for run, slot in ((run_id, "cpu1"), (waiting, "cpu0")):  # it has its attempt; that slot is held
+            said = {**agent.said(), unknown: {"epoch": 7, "run": run, "phase": "running", "number": 7, "slots": [slot]}}
+            assert agent.heartbeat(said)["attempts"][unknown] == {"verdict": "stop"}
+            assert stage.run(run_id)["phase"] == "running"
+        assert stage.state(waiting) == states.QUEUED
 
     def test_an_agent_says_nothing_about_the_attempts_of_another(self, stage: Stage) -> None:
         run_id, agent, attempt = warm(stage)
@@ -377,8 +427,10 @@ class LeaseContract:
     def test_a_heartbeat_tells_of_stopping(self, stage: Stage) -> None:
         run_id, agent, attempt = warm(stage)
         agent.has[attempt]["phase"] = states.STOPPING
-        agent.heartbeat()
+        for _ in range(2):
+            agent.heartbeat()
         assert stage.run(run_id)["phase"] == "stopping"
+        assert [event["kind"] for event in stage.events(run_id)].count("stopping") == 1
         agent.has[attempt]["phase"] = states.PHASE_RUNNING
         agent.heartbeat()  # an older message
         assert stage.run(run_id)["phase"] == "stopping"

@@ -51,6 +51,14 @@ class QueueContract:
         (given,) = agent.take()
         assert given["run"] == run_id
 
+    def test_what_has_been_taken_on_is_not_assigned_again(self, stage: Stage) -> None:
+        stage.submit()
+        agent = stage.agent()
+        (given,) = agent.take()
+        for phase in (states.STAGING, states.PHASE_RUNNING):
+            agent.enter(given["attempt"], phase)
+            assert stage.yard.poll(agent.name, [])["assign"] == []
+
     def test_phases_go_forward_only(self, stage: Stage) -> None:
         stage.submit()
         agent = stage.agent()
@@ -201,6 +209,14 @@ class QueueContract:
         agent.start(third["attempt"])
         agent.end(third["attempt"])
         assert [item["run"] for item in agent.take()] == [d]
+
+    def test_a_run_that_waits_for_another_keeps_no_slot_from_those_behind_it(self, stage: Stage) -> None:
+        agent = stage.agent(slots=2)
+        first = stage.submit()
+        agent.take_and_start()
+        stage.submit(after=[first], priority=5)
+        behind = stage.submit()
+        assert [item["run"] for item in agent.take()] == [behind]
 
     def test_two_dependencies_that_end_at_once(self, stage: Stage) -> None:
         agent = stage.agent(slots=8)

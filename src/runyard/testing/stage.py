@@ -176,7 +176,8 @@ class FakeAgent:
     def said(self) -> dict[str, Json]:
         """Return the attempts as hello and heartbeat name them."""
         return {
-            key: {"epoch": held["epoch"], "run": held["run"], "phase": held["phase"]} for key, held in self.has.items()
+            key: {name: held[name] for name in ("epoch", "run", "phase", "number", "slots")}
+            for key, held in self.has.items()
         }
 
     def hello(self, attempts: Mapping[str, Json] | None = None) -> Json:
