@@ -286,6 +286,7 @@ class Http:
         try:
             return json.loads(data) if data else None
         except ValueError:
+            self.close()
             raise UnavailableError(
                 "%s answered %s with something that is no Runyard answer: %s"
                 % (self.address.url, path, data[:80].decode("utf-8", "replace")),
