@@ -185,6 +185,22 @@ def test_a_retry_finds_its_directory_and_a_fresh_one_does_not(box: AgentBox) -> 
     assert said == ["None False\n", "1 True\n", "None False\n"]
 
 
+def test_outputs_that_another_host_has_sent_are_no_code(box: AgentBox) -> None:
+    """An earlier attempt, on a host that shares no directory, has sent what it wrote into the server's home."""
+    code = "import os, pathlib\nprint(os.environ.get('RUNYARD_RESUMED'), pathlib.Path('ck/1.pt').read_text())\n"
+    second = assignment(
+        box.tree({"main.py": code, "lib/m.py": ""}), [sys.executable, "main.py"], number=2, resumed=True
+    )
+    tree = box.home / second["dir"] / "digits"
+    (tree / "ck").mkdir(parents=True)
+    (tree / "ck" / "1.pt").write_text("epoch 1")
+    box.start()
+    assert box.end(box.submit(second))["exit_code"] == 0
+    assert (tree.parent / ".runyard" / "log.2").read_text() == "1 epoch 1\n"
+    assert (tree / "lib" / "m.py").exists()
+    assert [item["path"] for item in box.yard.outputs[second["attempt"]]] == ["ck/1.pt"]
+
+
 def test_a_run_whose_environment_is_lost_is_not_executed_with_another(box: AgentBox) -> None:
     box.start()
     attempt, witness = witnessed(box, env_lost=True)

@@ -215,15 +215,15 @@ def test_upload(server: Running):
 
 def test_an_upload_that_breaks_off_leaves_nothing(server: Running):
     run, url = reported(server, "model.pt")
-    place = server.tree_dir(run)
+    place = server.tree_dir(run).parent / ".runyard"
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(server.socket)
         sock.sendall(f"PUT {url}/files/model.pt HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n".encode())
         sock.sendall(b"x" * 50_000)
-        part = until(lambda: [path for path in place.iterdir() if path.stat().st_size == 50_000])
-        assert part[0].name.startswith(".")
+        until(lambda: [path for path in place.glob("upload.*.part") if path.stat().st_size == 50_000])
+        assert not list(server.tree_dir(run).glob("*"))
         assert get(server, run, "model.pt").status_code == 404
-    until(lambda: not list(place.iterdir()))
+    until(lambda: not list(place.glob("upload.*")))
 
 
 @pytest.mark.parametrize("path", ["../../x", "%2e%2e/x", "out/x", "other", "a/../../x"])

@@ -178,6 +178,35 @@ def test_a_fill_that_was_killed_is_begun_again(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["b"]
 
 
+def test_what_was_sent_before_goes_over_the_code_and_nowhere_else(tmp_path: Path) -> None:
+    outside, sent = tmp_path / "outside", tmp_path / "out"
+    outside.mkdir()
+    for path in ("b", "new/deep/x", "door/x", "file/x", "d"):
+        (sent / path).parent.mkdir(parents=True, exist_ok=True)
+        (sent / path).write_text("sent")
+    members: list[tuple[str, bytes, bytes | str]] = [
+        ("b", REG, b"y"),
+        ("d/e", REG, b"y"),
+        ("file", REG, b"y"),
+        ("door", SYM, str(outside)),
+    ]
+    entries = [
+        Entry(b"b", FILE, gitobjects.object_id(b"blob", b"y")), Entry(b"d/e", FILE, gitobjects.object_id(b"blob", b"y")),
+        Entry(b"file", FILE, gitobjects.object_id(b"blob", b"y")),
+        Entry(b"door", SYMLINK, gitobjects.object_id(b"blob", os.fsencode(outside))),
+    ]  # fmt: skip
+    right = gitobjects.tree_id(entries)
+    with pytest.raises(SnapshotError, match="not empty"):
+        tree.fill(tar_of(*members), str(sent), right)
+    manifest = tmp_path / "manifest"
+    tree.fill(tar_of(*members), str(sent), right, manifest=str(manifest), onto=True)
+    found = {str(p.relative_to(sent)): p.read_text() for p in sent.rglob("*") if p.is_file() and not p.is_symlink()}
+    assert found == {"b": "sent", "new/deep/x": "sent", "file": "y", "d/e": "y"}
+    assert list(outside.iterdir()) == []
+    unchanged = [r.path for r in tree.read_manifest(str(manifest)) if r.unchanged(os.fsencode(sent))]
+    assert sorted(unchanged) == [b"d/e", b"door", b"file"]
+
+
 @pytest.mark.parametrize("path", ["../../x", "a/../../x", "/etc/x", "..", "../.runyard/x", ".git/x", "a/./b", "", "."])
 def test_links_that_would_leave_the_runs_directory_are_refused(tmp_path: Path, path: str) -> None:
     work = tmp_path / "run" / "work"

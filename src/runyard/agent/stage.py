@@ -161,15 +161,16 @@ def stage(home: str, attempt: Attempt, cache: TreeCache) -> Staged:
             raise StagingError("%s does not exist on this host, and the run is to work in place" % staged.cwd)
         staged.resumed = bool(attempt.record.get("resumed"))
         return staged
-    if _is_filled(staged.tree):
-        staged.resumed = bool(attempt.record.get("resumed")) and not attempt.record.get("fresh")
-    else:
+    # An earlier attempt on a host that shares nothing may have sent its outputs here, where no code has been yet.
+    found = not trees.is_free(os.fsencode(staged.tree))
+    staged.resumed = found and bool(attempt.record.get("resumed")) and not attempt.record.get("fresh")
+    if not _is_filled(staged.tree, staged.manifest):
         links = [*(spec.get("links") or []), *_downloaded(spec, paths.Home(home).downloads)]
         _fill(spec.get("snapshot") or {}, staged.tree, staged.manifest, cache, links)
     for place, manifest, part in beside(spec, staged):
         if attempt.record.get("fresh"):
             trees.remove_tree(os.fsencode(place))
-        if not _is_filled(place):
+        if not _is_filled(place, manifest):
             _fill(part, place, manifest, cache, [])
     os.makedirs(staged.cwd, exist_ok=True)
     return staged
@@ -202,7 +203,10 @@ def written(spec: dict[str, Any], staged: Staged) -> list[dict[str, Any]]:
     return outputs.scan(staged.tree, manifests)
 
 
-def _is_filled(directory: str) -> bool:
+def _is_filled(directory: str, manifest: str) -> bool:
+    """Tell whether a tree has its code. The manifest is written before the last step, which removes ``.partial``."""
+    if not os.path.exists(manifest) or os.path.lexists(directory + ".partial"):
+        return False
     return os.path.isdir(directory) and bool(os.listdir(directory))
 
 
@@ -214,7 +218,9 @@ def _fill(
         fd = cache.open(tree)
         try:
             with open(fd, "rb", _BUFFER) as stream:
-                trees.fill(stream, directory, tree, snapshot.get("commit"), snapshot.get("branch"), links, manifest)
+                trees.fill(
+                    stream, directory, tree, snapshot.get("commit"), snapshot.get("branch"), links, manifest, onto=True
+                )
             return
         except SnapshotError:
             cache.drop(tree)

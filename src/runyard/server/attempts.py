@@ -85,5 +85,5 @@ async def put_file(attempt: Attempt, path: str, request: Request, ctx: Ctx) -> R
     request.scope["runyard.body_limit"] = None
     place = await run_in_threadpool(ctx.yard.upload_place, attempt, path)
     size = await receive_file(request.stream(), ctx.home.runs, _names_below(ctx.home.runs, place))
-    await run_in_threadpool(ctx.yard.uploaded, attempt, path)
+    await run_in_threadpool(ctx.yard.uploaded, attempt, path, place)
     return JsonReply({"size": size})

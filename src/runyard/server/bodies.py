@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 
 from runyard.server.gate import Interrupted
 from runyard.wire.errors import ForbiddenError, NotFoundError, UnavailableError
-from runyard.wire.ids import new_secret
 
 PIECE = 256 << 10
 
@@ -107,12 +106,12 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 async def receive_file(pieces: AsyncIterator[bytes], base: str, names: list[str]) -> int:
-    """Write a body to ``base/names...`` under a temporary name, then give it its own; return its size in bytes.
+    """Write a body to ``base/names...``, with ``.part`` behind the name until it is whole; return its size in bytes.
 
     Raises UnavailableError when the disk is full. Nothing is left of an upload that breaks off.
     """
     with directory_below(base, names[:-1]) as directory:
-        temporary = f".{new_secret()[:16]}.part"
+        temporary = names[-1] + ".part"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=directory)
         try:
             try:

@@ -90,8 +90,8 @@ class YardService(Protocol):
         """Return where an output's bytes are to be written (a server that shares no directory with the agent)."""
         ...
 
-    def uploaded(self, attempt: str, path: str) -> None:
-        """Note that the bytes of an output are where `upload_place` said."""
+    def uploaded(self, attempt: str, path: str, place: str) -> None:
+        """Put an output, whose bytes are at ``place`` (`upload_place`), where it belongs."""
         ...
 
     # The yard's own work

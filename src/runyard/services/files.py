@@ -16,8 +16,16 @@ from runyard.services.context import Change, Context
 from runyard.services.views import base_dir, run_dir
 from runyard.store import attempts, hosts, outputs, runs
 from runyard.store.database import Connection
-from runyard.wire.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, StaleError
-from runyard.wire.paths import is_network_file_system, leaves, log_path
+from runyard.wire.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    StaleError,
+    UnavailableError,
+)
+from runyard.wire.ids import new_secret
+from runyard.wire.paths import RECORDS, is_network_file_system, leaves, log_path
 
 HOME_PLACE = "home"
 AGENT_PLACE = "agent"
@@ -155,7 +163,9 @@ def _shares_home(connection: Connection, agent_id: str) -> bool:
 
 
 def upload_place(context: Context, attempt_id: str, path: str) -> str:
-    """Return where the bytes of an output are to be written; the directory exists.
+    """Return where the bytes of an output are to be written, until `uploaded` moves them; the directory exists.
+
+    Nothing else is there: what another transfer of this attempt has left behind is removed.
 
     Raises:
         NotFoundError: no such output was reported.
@@ -167,23 +177,47 @@ def upload_place(context: Context, attempt_id: str, path: str) -> str:
             raise NotFoundError(f"attempt {attempt_id} has not reported an output {path!r}")
         if attempts.newer_started(connection, run.id, row.number):
             raise StaleError(f"a later attempt of run {run.id} has started", "its outputs are those of the run now")
-    root = run_dir(context, run)
-    os.makedirs(root, exist_ok=True)
-    place = inside(root, path)
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    return inside(root, path)
+    inside(run_dir(context, run), path)
+    directory = os.path.join(base_dir(context, run), RECORDS)
+    os.makedirs(directory, exist_ok=True)
+    mine = f"upload.{attempt_id}."
+    for name in os.listdir(directory):
+        if name.startswith(mine):
+            _unlink(os.path.join(directory, name))
+    return os.path.join(os.path.realpath(directory), mine + new_secret()[:16])
 
 
-def uploaded(context: Context, changes: Change, attempt_id: str, path: str) -> None:
-    """Note that the bytes of an output have arrived; the file gets the time that was reported of it."""
+def uploaded(context: Context, changes: Change, attempt_id: str, path: str, place: str) -> None:
+    """Give an output that has arrived at ``place`` its name, and the time that was reported of it.
+
+    In the transaction, so that it is not put into the directory of a later attempt that has started meanwhile.
+
+    Raises:
+        UnavailableError: the file cannot get that name.
+    """
     row = attempts.find(changes.connection, attempt_id)
-    if row is None or attempts.newer_started(changes.connection, row.run_id, row.number):
+    if row is not None:
+        runs.lock(changes.connection, row.run_id)  # so that no later attempt starts now
+    run = None if row is None else runs.find(changes.connection, row.run_id)
+    output = None if run is None else outputs.find(changes.connection, run.id, path)
+    if row is None or run is None or output is None or attempts.newer_started(changes.connection, run.id, row.number):
+        _unlink(place)
         return
-    run, output = runs.find(changes.connection, row.run_id), outputs.find(changes.connection, row.run_id, path)
-    if output is not None:
-        with contextlib.suppress(OSError, OverflowError):
-            os.utime(inside(run_dir(context, run), path), ns=(output.mtime * 1000, output.mtime * 1000))
-    outputs.set_place(changes.connection, row.run_id, path, HOME_PLACE)
+    final = inside(run_dir(context, run), path)
+    try:
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # it has it, if this transaction is tried again
+            os.rename(place, final)
+    except OSError as exc:
+        raise UnavailableError(f"the file could not be stored: {exc.strerror}") from exc
+    with contextlib.suppress(OSError, OverflowError):
+        os.utime(final, ns=(output.mtime * 1000, output.mtime * 1000))
+    outputs.set_place(changes.connection, run.id, path, HOME_PLACE)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _attempt_and_run(context: Context, attempt_id: str) -> tuple[Any, Any]:

@@ -322,9 +322,9 @@ class Yard:
         """Return where an output's bytes are to be written."""
         return files.upload_place(self.context, attempt, path)
 
-    def uploaded(self, attempt: str, path: str) -> None:
-        """Note that an output's bytes are there."""
-        self._change(lambda c: files.uploaded(self.context, c, attempt, path))
+    def uploaded(self, attempt: str, path: str, place: str) -> None:
+        """Put an output, whose bytes are at ``place``, where it belongs."""
+        self._change(lambda c: files.uploaded(self.context, c, attempt, path, place))
 
     # Upkeep
 

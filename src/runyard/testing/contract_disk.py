@@ -46,7 +46,7 @@ def checkpoints(stage: Stage, patterns: list[str], *paths: str, shared: bool = T
         if shared:
             os.utime(place, (n, n))
         else:
-            stage.inner.uploaded(attempt, path)
+            stage.inner.uploaded(attempt, path, place)
     agent.end(attempt)
     return run_id, top
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,13 @@ def log_of(stage: Stage, run_id: str, attempt: int | None = None) -> tuple[bytes
 def output(path: str, size: int = 3, mtime_us: int = 1, kind: str = "text/plain") -> Json:
     """Return an output as an agent reports it."""
     return {"path": path, "size": size, "mtime_us": mtime_us, "type": kind}
+
+
+def upload(stage: Stage, attempt: str, path: str) -> None:
+    """Send an output, as the server does it for an agent."""
+    place = stage.inner.upload_place(attempt, path)
+    Path(place).write_bytes(b"abc")
+    stage.inner.uploaded(attempt, path, place)
 
 
 class FilesContract:
@@ -150,16 +158,15 @@ class FilesContract:
         listed = [output("a.txt"), output("dir/b.txt")]
         assert stage.yard.report_outputs(attempt, listed) == ["a.txt", "dir/b.txt"]
         assert stage.yard.report_outputs(attempt, listed) == ["a.txt", "dir/b.txt"]
-        place = stage.inner.upload_place(attempt, "dir/b.txt")
-        assert place.startswith(os.path.realpath(stage.run(run_id)["run_dir"]) + os.sep)
-        with open(place, "wb") as file:
-            file.write(b"abc")
-        stage.inner.uploaded(attempt, "dir/b.txt")
+        upload(stage, attempt, "dir/b.txt")
         assert stage.yard.report_outputs(attempt, listed) == ["a.txt"]
         assert stage.yard.report_outputs(attempt, [output("a.txt"), output("dir/b.txt", 4, 5)]) == [
             "a.txt", "dir/b.txt",
         ]  # fmt: skip
-        assert stage.inner.output_place(run_id, "dir/b.txt", ME) == place
+        place = stage.inner.output_place(run_id, "dir/b.txt", ME)
+        assert place == os.path.join(os.path.realpath(stage.run(run_id)["run_dir"]), "dir", "b.txt")
+        assert Path(place).read_bytes() == b"abc"
+        assert os.stat(place).st_mtime_ns == output("dir/b.txt")["mtime_us"] * 1000
 
     def test_many_outputs_are_written_together(self, stage: Stage) -> None:
         run_id, _agent, attempt = started(stage, shared_home="/home/ada/.runyard")
@@ -257,11 +264,25 @@ class FilesContract:
     def test_a_superseded_attempt_sends_no_file_over_that_of_its_successor(self, stage: Stage) -> None:
         run_id, _old, attempt, other, second = replaced(stage)
         stage.yard.report_outputs(attempt, [output("model.pt", 99)])
-        assert os.path.basename(stage.inner.upload_place(attempt, "model.pt")) == "model.pt"
+        on_its_way = stage.inner.upload_place(attempt, "model.pt")
+        Path(on_its_way).write_bytes(b"of the first")
         other.start(second)
         assert stage.yard.report_outputs(second, [output("model.pt", 10)]) == ["model.pt"]
         with pytest.raises(StaleError):
             stage.inner.upload_place(attempt, "model.pt")
-        stage.inner.uploaded(attempt, "model.pt")
+        stage.inner.uploaded(attempt, "model.pt", on_its_way)
+        assert not os.path.exists(on_its_way)
         assert stage.yard.report_outputs(second, [output("model.pt", 10)]) == ["model.pt"]
-        assert stage.inner.upload_place(second, "model.pt")
+        with pytest.raises(NotFoundError):
+            stage.inner.output_place(run_id, "model.pt", ME)
+        upload(stage, second, "model.pt")
+        assert Path(stage.inner.output_place(run_id, "model.pt", ME)).read_bytes() == b"abc"
+
+    def test_what_a_transfer_that_broke_off_has_left_is_removed(self, stage: Stage) -> None:
+        run_id, _agent, attempt = started(stage)
+        stage.yard.report_outputs(attempt, [output("a.txt")])
+        left = Path(stage.inner.upload_place(attempt, "a.txt") + ".part")
+        left.write_bytes(b"a")
+        upload(stage, attempt, "a.txt")
+        assert not left.exists()
+        assert os.listdir(stage.run(run_id)["run_dir"]) == ["a.txt"]

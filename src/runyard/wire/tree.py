@@ -6,6 +6,8 @@ and nothing is written outside of the directory that is being filled.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 
 from runyard.wire import gitobjects, tar
@@ -62,15 +64,17 @@ def fill(
     branch: str | None = None,
     links: Sequence[Mapping[str, Any]] = (),
     manifest: str | None = None,
+    onto: bool = False,
 ) -> int:
     """Fill the working tree of a run and return the number of files. The directory appears complete or not at all.
 
     ``stream`` is a tar of the tree, ``tree`` its name (checked against what came), ``commit`` and ``branch`` what
     git shall answer inside, ``links`` the run's links, ``manifest`` the file to describe the code in. The directory
-    must be missing or empty. Raises `SnapshotError` when the stream is damaged or hostile, OSError when the disk is.
+    must be missing or empty; with ``onto`` the files that it has go over those of the tree. Raises `SnapshotError` when
+    the stream is damaged or hostile, OSError when the disk is.
     """
     final = os.fsencode(os.path.abspath(directory))
-    if not is_free(final):
+    if not onto and not is_free(final):
         raise SnapshotError("%s is not empty" % directory, "name a directory that does not exist yet")
     partial = final + b".partial"
     remove_tree(partial)
@@ -85,11 +89,33 @@ def fill(
             paths = {entry.path: entry.oid for entry in entries}
             paths.update(placed)
             write_manifest(manifest, describe(partial, paths))
-        os.rename(partial, final)
+        while True:
+            if onto:
+                _move_files(final, partial)
+            try:
+                os.rename(partial, final)
+                break
+            except OSError as exc:
+                if not onto or exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise  # else more has come meanwhile
     except BaseException:
         remove_tree(partial)
         raise
     return len(entries)
+
+
+def _move_files(source: bytes, target: bytes) -> None:
+    """Move all files below a directory into a tree, over its own; what fits no directory there is removed."""
+    for parent, directories, names in os.walk(source, topdown=False):
+        inner = os.path.relpath(parent, source)
+        for name in names + [name for name in directories if os.path.islink(os.path.join(parent, name))]:
+            path = os.path.join(parent, name)
+            try:
+                os.replace(path, _safe_parent(target, os.path.normpath(os.path.join(inner, name)).split(b"/")))
+            except (SnapshotError, IsADirectoryError):
+                os.unlink(path)
+        with contextlib.suppress(OSError):  # not empty: more has come meanwhile
+            os.rmdir(parent)
 
 
 def is_free(path: bytes) -> bool:
