@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runyard.wire import paths, procs
+from runyard.wire import files, paths, procs
 from runyard.wire.errors import RunyardError, UnavailableError
 from runyard.wire.http import Http
 from runyard.wire.ids import new_run_id
@@ -274,12 +274,13 @@ class Yard:
             return http.json(method, path, body)
 
     def wait_ready(self, deadline_s: float = 60.0) -> None:
-        """Wait until the server answers."""
+        """Wait until the server answers, and has said so in ``server.json``: if it cannot write that, it ends."""
         wait_for(self._answers, "the server", deadline_s)
 
     def _answers(self) -> bool:
         with contextlib.suppress(RunyardError, OSError):
-            if (self.home / "server.json").exists() and self.api("GET", "/health", timeout=2.0):
+            info = files.read_json(str(self.home / "server.json")) or {}
+            if info.get("pid") == self.pids["server"][0] and self.api("GET", "/health", timeout=2.0):
                 return True
         self.start_server()  # one that finds no database at its start ends
         return False
