@@ -77,7 +77,8 @@ def returned(stage: Stage, busy: str) -> Any:
     """Return the agent, come back with the one attempt that it had."""
     agent = FakeAgent(stage, "near", slots=8, gpus=2)
     attempt = stage.run(busy)["attempts"][-1]
-    agent.has[attempt["id"]] = {"epoch": 1, "run": busy, "phase": states.PHASE_RUNNING}
+    told = {"number": attempt["number"], "slots": attempt["slots"]}
+    agent.has[attempt["id"]] = {"epoch": 1, "run": busy, "phase": states.PHASE_RUNNING, **told}
     agent.hello()
     return agent
 
