@@ -170,7 +170,11 @@ def test_a_home_where_old_files_are_removed(environment: dict[str, str], place: 
 
 def test_frozen_code_is_lost(cli: Cli, environment: dict[str, str], home: Path, tmp_path: Path) -> None:
     assert finding(cli, "snapshots")["level"] == "ok"
+    records = home / "runs" / "digits" / "20261120-0930-k3vq7nw2xd5a" / ".runyard"
+    records.mkdir(parents=True)
     (home / "yard.db").touch()
+    assert finding(cli, "snapshots")["level"] == "ok"  # of a run in place nothing is frozen
+    (records / "manifest").touch()
     failing(cli, "snapshots", "is gone")
     git = ["git", "--git-dir", str(home / "snapshots.git")]
     subprocess.run(["git", "init", "-q", "--bare", str(home / "snapshots.git")], check=True)

@@ -200,12 +200,14 @@ def check_database(host: Host) -> Finding:
 def check_snapshots(host: Host) -> Finding:
     """The repository of the frozen code is there, with the top of every tree that it names."""
     import subprocess
+    from glob import escape, iglob
 
     place = host.home.snapshots
     remedy = "bring a backup back into a new home: RUNYARD_HOME=NEW runyard restore FILE"
     if not os.path.isdir(place):
-        if not os.path.exists(host.home.database):
-            return Finding(OK, "made by the first start")
+        filled = iglob(os.path.join(escape(host.home.runs), "*", "*", paths.RECORDS, "manifest"))
+        if next(filled, None) is None:
+            return Finding(OK, "no code has been frozen yet")
         return Finding(FAIL, "%s, with all frozen code, is gone" % place, remedy)
     environ = {name: value for name, value in host.environ.items() if not name.startswith("GIT_")}
 
