@@ -205,14 +205,25 @@ def uploaded(context: Context, changes: Change, attempt_id: str, path: str, plac
         return
     final = inside(run_dir(context, run), path)
     try:
-        os.makedirs(os.path.dirname(final), exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # it has it, if this transaction is tried again
+        if os.path.exists(place):
+            with contextlib.suppress(OverflowError):
+                os.utime(place, ns=(output.mtime * 1000, output.mtime * 1000))
+            os.makedirs(os.path.dirname(final), exist_ok=True)
             os.rename(place, final)
+        elif not _is_version(final, output):
+            return  # removed for another transfer of the same file: it is still wanted
     except OSError as exc:
         raise UnavailableError(f"the file could not be stored: {exc.strerror}") from exc
-    with contextlib.suppress(OSError, OverflowError):
-        os.utime(final, ns=(output.mtime * 1000, output.mtime * 1000))
     outputs.set_place(changes.connection, run.id, path, HOME_PLACE)
+
+
+def _is_version(path: str, output: Any) -> bool:
+    """Tell whether a file is the reported version of an output: this transaction was tried before, and got that far."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False
+    return (info.st_size, info.st_mtime_ns) == (output.size, output.mtime * 1000)
 
 
 def _unlink(path: str) -> None:

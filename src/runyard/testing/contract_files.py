@@ -13,7 +13,7 @@ from runyard.services.api import Json
 from runyard.testing.contract_lease import lost, replaced
 from runyard.testing.stage import ME, FakeAgent, Stage
 from runyard.wire import states
-from runyard.wire.errors import ConflictError, NotFoundError, RunyardError, StaleError
+from runyard.wire.errors import ConflictError, NotFoundError, RunyardError, StaleError, UnavailableError
 
 
 def started(stage: Stage, shared_home: str | None = None, **fields: Any) -> tuple[str, FakeAgent, str]:
@@ -283,6 +283,22 @@ class FilesContract:
         stage.yard.report_outputs(attempt, [output("a.txt")])
         left = Path(stage.inner.upload_place(attempt, "a.txt") + ".part")
         left.write_bytes(b"a")
-        upload(stage, attempt, "a.txt")
+        first = stage.inner.upload_place(attempt, "a.txt")
         assert not left.exists()
+        Path(first).write_bytes(b"abc")
+        second = stage.inner.upload_place(attempt, "a.txt")
+        stage.inner.uploaded(attempt, "a.txt", first)  # which the second transfer has removed
+        assert stage.yard.report_outputs(attempt, [output("a.txt")]) == ["a.txt"]
+        Path(second).write_bytes(b"abc")
+        for _ in range(2):  # the first commit may have failed
+            stage.inner.uploaded(attempt, "a.txt", second)
+        assert stage.yard.report_outputs(attempt, [output("a.txt")]) == []
         assert os.listdir(stage.run(run_id)["run_dir"]) == ["a.txt"]
+
+    def test_an_output_for_whose_name_there_is_a_directory_stays_wanted(self, stage: Stage) -> None:
+        run_id, _agent, attempt = started(stage)
+        os.makedirs(os.path.join(stage.run(run_id)["run_dir"], "a.txt"))
+        stage.yard.report_outputs(attempt, [output("a.txt")])
+        with pytest.raises(UnavailableError):
+            upload(stage, attempt, "a.txt")
+        assert stage.yard.report_outputs(attempt, [output("a.txt")]) == ["a.txt"]
