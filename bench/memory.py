@@ -1,4 +1,4 @@
-"""Resident memory of server, agent and supervisor, idle after a warm-up, against a bare Python that waits."""
+"""Resident memory of server, agent, supervisor and collector, idle after a warm-up, against a bare Python that waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.common import Report, Target, arguments
 from bench.yard import Yard, resident_mb, running, small_repository
 
-LIMITS = {"server": 150, "agent": 40, "supervisor": 15}
+LIMITS = {"server": 150, "agent": 40, "supervisor": 15, "collector": 25}
 SLOTS = 8
 SETTLE_S = 3.0
 
@@ -28,7 +28,7 @@ def main() -> int:
             yard.all_ended(api)
             time.sleep(SETTLE_S)
             found = {name: resident_mb(pid) for name, pid in yard.pids().items()}
-            found["supervisor"] = supervisor_mb(yard, repository)
+            found.update(beside_mb(yard, repository))
     bare = bare_python_mb()
     report.row("python -I -S that waits", bare, "MB")
     for name, limit in LIMITS.items():
@@ -40,16 +40,19 @@ def main() -> int:
     return report.finish()
 
 
-def supervisor_mb(yard: Yard, repository: Path) -> float:
-    """Return the resident memory of the supervisor of a run that sleeps."""
+def beside_mb(yard: Yard, repository: Path) -> dict[str, float]:
+    """Return the resident memory of the supervisor and the collector of a run that sleeps."""
     with yard.connect() as api:
         spec = {**yard.first_run(repository, "true"), "command": ["sleep", "600"], "program": "/bin/sleep"}
         run = yard.submit_many(api, spec, 1)[0]
         while api.run(run)["phase"] != "running":
             time.sleep(0.05)
         time.sleep(SETTLE_S)
-        pid = max(int(child) for child in children(yard.pids()["agent"]))
-        value = resident_mb(pid)
+        value = {}
+        for child in children(yard.pids()["agent"]):
+            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            name = next(Path(word.decode()).stem for word in command if word.endswith(b".py"))
+            value[name] = resident_mb(int(child))
         api.kill(run, now=True)
         yard.until_ended(api, run)
     return value

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,8 @@ def _exit(number: int, frame: object) -> None:
 
 
 @contextlib.contextmanager
-def running(slots: int, **settings: str) -> Iterator[Yard]:
-    """Start a yard in a directory of its own; end and remove it afterwards."""
+def running(slots: int, prepare: Callable[[Yard], None] | None = None, **settings: str) -> Iterator[Yard]:
+    """Start a yard in a directory of its own; end and remove it afterwards. ``prepare``: what fills its home first."""
     if not sys.platform.startswith("linux"):
         raise SystemExit("this benchmark reads /proc, so it needs Linux")
     before = signal.signal(signal.SIGTERM, _exit)  # so that whoever ends the benchmark ends the server too
@@ -149,6 +149,8 @@ def running(slots: int, **settings: str) -> Iterator[Yard]:
         with tempfile.TemporaryDirectory(prefix="ry-bench-") as directory:
             yard = Yard(Path(directory), slots, **settings)
             try:
+                if prepare is not None:
+                    prepare(yard)
                 yard.call("start")
                 yield yard
             finally:

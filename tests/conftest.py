@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """How often what depends on chance is tried: random schedules of the crash suite, starts on one GPU."""
     parser.addoption("--schedules", type=int, default=20, help="random schedules of tests/crash (default 20)")
     parser.addoption("--seed", type=int, default=None, help="seed of the first of them; by default 1")
+    parser.addoption("--crashes", type=int, default=20, help="SIGKILLs of a program that logs (default 20)")
     parser.addoption("--starts", type=int, default=16, help="starts of two yards on one GPU (default 16)")
 
 
@@ -73,6 +75,8 @@ def _available(what: str) -> bool:
         return bool(os.environ.get("RUNYARD_TEST_POSTGRESQL_URL"))
     if what == "root":
         return os.getuid() == 0
+    if what.startswith("package "):
+        return importlib.util.find_spec(what.partition(" ")[2]) is not None
     return shutil.which(what) is not None
 
 
@@ -80,8 +84,9 @@ def _available(what: str) -> bool:
 def require() -> Callable[[str], None]:
     """Return ``require(what)``: what a test needs beyond Python and the installed packages.
 
-    ``what`` is a program on PATH, ``postgresql`` (a server named by RUNYARD_TEST_POSTGRESQL_URL) or ``root``. Where it
-    is missing, the test is skipped, and fails with RUNYARD_CI=1, where everything that can be installed is there.
+    ``what`` is a program on PATH, ``package NAME`` (a module to import), ``postgresql`` (a server named by
+    RUNYARD_TEST_POSTGRESQL_URL) or ``root``. Where it is missing, the test is skipped, and fails with RUNYARD_CI=1, where
+    everything that can be installed is there.
     """
 
     def check(what: str) -> None:
@@ -93,3 +98,9 @@ def require() -> Callable[[str], None]:
         pytest.skip(reason)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def crashes(request: pytest.FixtureRequest) -> int:
+    """How often a program that logs is killed."""
+    return int(request.config.getoption("--crashes"))

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+import struct
 import tarfile
 import threading
 import time
@@ -14,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from runyard.wire import gitobjects, ids
+from runyard.wire import gitobjects, ids, spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,6 +77,8 @@ class FakeYard:
         self.logs: dict[str, bytes] = {}
         self.outputs: dict[str, list[dict[str, Any]]] = {}
         self.files: dict[tuple[str, str], bytes] = {}
+        self.records: dict[tuple[str, str], list[spool.Record]] = {}
+        """What was logged: the records of each stream of each attempt."""
         self.knows_agents = True
         self.token = ""
         """The only token that is taken; ``""``: any."""
@@ -217,6 +220,8 @@ class FakeYard:
                 return 200, {"ok": True}
             if rest == ["log"]:
                 return self._log(attempt, int(query["offset"][0]), body)
+            if rest[0] == "spool":
+                return self._take_spool((attempt, rest[1]), int(query["first"][0]), "lost" in query, body)
             if rest == ["outputs"]:
                 self.outputs[attempt] = json.loads(body)["outputs"]
                 have = {path for owner, path in self.files if owner == attempt}
@@ -224,12 +229,42 @@ class FakeYard:
             self.files[attempt, "/".join(rest[1:])] = body
             return 200, {"size": len(body)}
 
+    def _take_spool(self, key: tuple[str, str], first: int, lost: bool, body: bytes) -> tuple[int, Any]:
+        held = self.records.setdefault(key, [])
+        following = held[-1].number + 1 if held else 0
+        if first > following and not lost:
+            return _error(409, "conflict", "a gap", next=following)
+        held += [record for record in spool.records(body) if record.number >= following]
+        return 200, {"next": held[-1].number + 1 if held else 0}
+
+    def rows(self, attempt: str) -> list[tuple[int, dict[str, float]]]:
+        """Return what an attempt logged: step and values, by stream."""
+        with self.changed:
+            streams = [records for (owner, _), records in sorted(self.records.items()) if owner == attempt]
+        return [row for records in streams for row in logged(records)]
+
     def _log(self, attempt: str, offset: int, body: bytes) -> tuple[int, Any]:
         held = self.logs.setdefault(attempt, b"")
         if offset > len(held):
             return _error(409, "conflict", "a gap", size=len(held))
         self.logs[attempt] = held + body[len(held) - offset :] if offset + len(body) > len(held) else held
         return 200, {"size": len(self.logs[attempt])}
+
+
+def logged(records: list[spool.Record]) -> list[tuple[int, dict[str, float]]]:
+    """Return step and values of all rows in records."""
+    shapes: dict[int, list[str]] = {}
+    found: list[tuple[int, dict[str, float]]] = []
+    for record in records:
+        if record.kind == spool.SHAPE:
+            shapes[record.shape] = spool.parse_shape(record.body)
+        elif record.kind == spool.ROW:
+            names = shapes[record.shape]
+            _, step, *values = struct.unpack("<qq%dd" % len(names), record.body)
+            found.append((step, dict(zip(names, values, strict=True))))
+        elif record.kind == spool.GROUP:
+            found += logged(list(spool.records(record.body)))
+    return found
 
 
 def _error(status: int, code: str, message: str, **details: Any) -> tuple[int, Any]:

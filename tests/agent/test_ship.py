@@ -187,7 +187,7 @@ def test_an_output_that_cannot_be_read_does_not_hold_up_others(far: AgentBox, mo
         (tree / name).write_text(name)
     attempt.outputs = outputs.scan(str(tree), [])
     context.introduced.set()
-    shipper = ship.Shipper(context)
+    shipper = ship.Shipper(context, shared=False)
     shipper.add(attempt)
     threads = [threading.Thread(target=work, daemon=True) for work in shipper.threads]
     for thread in threads:

@@ -8,6 +8,7 @@ import socket
 import socketserver
 import threading
 import time
+from array import array
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ class FakeYard:
         self.version = __version__
         self.url = "http://127.0.0.1:8086"
         self.token = ""
+        self.hints: list[str] = []
+        self.refusal: errors.RunyardError | None = None
+        """What a search is answered with."""
+        self.table: Json = {}
+        self.series: dict[tuple[str, str], list[float]] = {}
+        """Values by run and metric; step and time are counted from 0."""
         self.changed = threading.Condition()
 
     def submit(self, spec: Json) -> Json:
@@ -172,8 +179,10 @@ class Handler(BaseHTTPRequestHandler):
         elif words[2] == "backup":
             Path(body["path"]).write_bytes(b"x" * 2048)
             self._answer({"path": body["path"], "size": 2048})
-        elif words[2] == "runs" and len(words) == 3:
-            self._list()
+        elif words[2] in ("runs", "table") and len(words) == 3:
+            if self.yard.refusal is not None:
+                raise self.yard.refusal
+            self._list() if words[2] == "runs" else self._answer(self.yard.table)
         else:
             self._run(words[3], words[4:], body)
 
@@ -189,6 +198,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _list(self) -> None:
         found = [r for r in reversed(self.yard.runs.values()) if r["trashed"] == (self.query.get("trashed") == "true")]
+        found = [r for r in found if r.get("archived", False) == (self.query.get("archived") == "true")]
         for key in ("project", "user", "name"):
             if key in self.query:
                 found = [r for r in found if r[key] == self.query[key]]
@@ -201,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
         page = found[start : start + limit]
         if self.query.get("outputs") != "true":
             page = [{name: value for name, value in run.items() if name != "outputs"} for run in page]
-        self._answer({"runs": page, "next": str(start + limit) if more else None})
+        self._answer({"runs": page, "next": str(start + limit) if more else None, "hints": self.yard.hints})
 
     def _run(self, ref: str, rest: list[str], body: Any) -> None:
         yard = self.yard
@@ -224,10 +234,17 @@ class Handler(BaseHTTPRequestHandler):
             with yard.changed:
                 yard.changed.wait_for(lambda: run["ended_at"], float(self.query["timeout"]))
             self._answer(run)
+        elif rest == ["series"]:
+            self._series(yard.series[run["id"], self.query["metric"]])
         elif rest == ["events"]:
             self._answer({"events": []})
         else:
             self._change(run, rest, body)
+
+    def _series(self, values: list[float]) -> None:
+        head = json.dumps({"metric": "", "count": len(values), "points": len(values)}).encode() + b"\n"
+        steps = array("q", range(len(values)))
+        self._bytes(head + steps.tobytes() + steps.tobytes() + array("d", values).tobytes())
 
     def _change(self, run: Json, rest: list[str], body: Any) -> None:
         if self.command == "PATCH":

@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.cli.conftest import Cli
 from tests.cli.fake import FakeYard
@@ -64,11 +67,70 @@ def test_diff_compares_what_was_frozen_beside_the_code(
     assert "deleted  ../library/m.py  +0 -1" in cli("diff", "--stat", two, ".", cwd=repository).stdout
 
 
-def test_diff_of_a_run_in_place_is_refused(cli: Cli, yard: FakeYard, repository: Path) -> None:
+def test_diff_of_what_was_logged(cli: Cli, yard: FakeYard, repository: Path) -> None:
+    for _ in range(2):
+        assert cli("python", "train.py", cwd=repository).returncode == 0
+    one, two = yard.runs
+    assert cli("diff", one, two).stdout.splitlines() == [
+        "command: the same", "parameters: none", "environment: the same", "data: none", "metrics: none", "code: the same",
+    ]  # fmt: skip
+    logged: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        (one, {"lr": 0.1, "on": 1, "old": "x", "same": 3},
+         {"loss": 0.5, "acc": 0.9, "gone": 1.0, "same": 2.0, "odd": "NaN", "reward": -2.0}),
+        (two, {"lr": 0.2, "on": True, "same": 3},
+         {"loss": 0.4, "acc": 0.8, "same": 2.0, "time": 3.0, "odd": 1.0, "reward": -3.0}),
+    ]  # fmt: skip
+    for run_id, params, metrics in logged:
+        yard.runs[run_id].update(
+            params=params, param_sources=dict.fromkeys(params, "argparse"), tracking={"goal": "min acc"},
+            metrics={name: {"last": last} for name, last in metrics.items()},
+            data=[
+                {"path": "a.csv", "size": 1024, "sha256": run_id * 5, "modified_at": "1"},
+                {"path": "b.csv", "size": 7, "sha256": None if run_id == one else "0" * 64, "modified_at": "1"},
+                {"path": run_id, "size": 7, "sha256": "f" * 64, "modified_at": "1"},
+            ],
+        )  # fmt: skip
+    lines = cli("diff", one, two).stdout.splitlines()
+    assert [line.split() for line in lines[1:6]] == [
+        ["parameters"], ["PARAMETER", "OLD", "NEW", "FROM"], ["lr", "0.1", "0.2", "argparse"], ["old", "x", "-", "argparse"],
+        ["on", "1", "true", "argparse"],
+    ]  # fmt: skip
+    at = lines.index("data")
+    assert sorted(line.split("  ")[-1].strip() for line in lines[at + 2 : at + 5]) == [
+        "changed", "only in the new run", "only in the old run"
+    ]  # fmt: skip
+    at = lines.index("metrics")
+    assert [line.split() for line in lines[at + 2 : at + 8]] == [
+        ["acc", "0.9", "0.8", "-0.1", "-11.1%", "better"], ["gone", "1", "-", "-", "-"],
+        ["loss", "0.5", "0.4", "-0.1", "-20.0%", "better"], ["odd", "NaN", "1", "-", "-"],
+        ["reward", "-2", "-3", "-1", "-50.0%", "worse"], ["time", "-", "3", "-", "-"],
+    ]  # fmt: skip
+    value = json.loads(cli("diff", "--json", one, two).stdout)
+    assert value["parameters"]["on"] == {"old": 1, "new": True, "source": "argparse"}
+    assert "old" in value["parameters"] and "new" not in value["parameters"]["old"]
+    assert value["data"][one] == {"old": {"size": 7, "sha256": "f" * 64, "modified_at": "1"}, "new": None}
+    assert value["metrics"]["loss"]["relative"] == pytest.approx(-0.2)
+    assert value["metrics"]["loss"]["verdict"] == "better" and value["metrics"]["gone"]["new"] is None
+
+
+def test_diff_with_the_tree_says_nothing_of_what_it_has_not(cli: Cli, yard: FakeYard, repository: Path) -> None:
+    assert cli("true", cwd=repository).returncode == 0
+    lines = cli("diff", "@last", ".", cwd=repository).stdout.splitlines()
+    assert lines[0] == "command: the same" and lines[-1] == "code: the same"
+    assert not {"parameters", "metrics", "data"}.intersection(line.split(":")[0] for line in lines)
+
+
+def test_diff_of_a_run_in_place_has_no_code(cli: Cli, yard: FakeYard, repository: Path) -> None:
     assert cli("--in-place", "true", cwd=repository).returncode == 0
     done = cli("diff", "@last", ".", cwd=repository)
     assert done.returncode == 1
     assert "was not frozen" in done.stderr
+    assert cli("true", cwd=repository).returncode == 0
+    one, two = yard.runs
+    done = cli("diff", one, two)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == f"code: that of {one} was not frozen"
+    assert json.loads(cli("diff", "--json", one, two).stdout)["code"] is None
 
 
 def test_checkout_gives_the_exact_tree_and_its_commit(

@@ -88,6 +88,15 @@ def test_commands_options_and_run_ids(complete: Complete, yard: FakeYard, cli: C
     assert "create" in complete("runyard token c")
 
 
+def test_metrics_and_fields(complete: Complete, yard: FakeYard, cli: Cli, repository: Path) -> None:
+    assert cli("true", cwd=repository).returncode == 0
+    (run,) = yard.runs.values()
+    run.update(params={"lr": 1, "batch-size": 2}, metrics={"loss": {}, "val/acc": {}})
+    assert set(complete("runyard compare --metric ")) == {"loss", "val/acc"}
+    assert set(complete("runyard export --rows params.")) == {"params.lr"}
+    assert complete("runyard export --rows params.lr,metrics.l") == ["params.lr,metrics.loss"]
+
+
 def test_last_after_the_at_sign(complete: Complete, request: pytest.FixtureRequest, yard: FakeYard) -> None:
     line = "runyard show @la"
     if "bash" in request.node.name:

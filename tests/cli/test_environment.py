@@ -68,6 +68,7 @@ def test_modules_of_the_users_directory_do_not_stand_for_the_standard_ones(tmp_p
     assert found["python"]["version"] == "%d.%d.%d" % sys.version_info[:3]  # type: ignore[index]
 
 
-def test_lock_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / "uv.lock").write_text("")
-    assert gather("/bin/sh", tmp_path)["lock_files"] == ["uv.lock"]
+def test_files_that_describe_an_environment_are_named(tmp_path: Path) -> None:
+    for name in ("uv.lock", "Dockerfile", "requirements-dev.txt", "environment.yml", "train.py", "data.txt"):
+        (tmp_path / name).write_text("")
+    assert gather("/bin/sh", tmp_path)["files"] == ["Dockerfile", "environment.yml", "requirements-dev.txt", "uv.lock"]

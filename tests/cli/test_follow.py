@@ -56,7 +56,7 @@ def test_follow_prints_the_log_as_it_comes_and_takes_over_the_exit_status(start:
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (3, "done\n")
     assert "failed after 0.0s: exit code 3" in err
-    assert "1 output: model.json" in err
+    assert "captured  its log, 1 output" in err and "outputs   model.json" in err
     assert "runyard rerun" in err.splitlines()[-1]
 
 

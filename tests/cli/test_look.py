@@ -90,7 +90,7 @@ def test_show_says_what_a_run_was_given_only_where_there_is_something(
         source="/home/ada/digits", rerun_of=five[1], retries=2, time_limit_s=90.0,
         also=[{"path": "../lib", "source": "/home/ada/lib"}], links=[{"path": "data", "target": "/big/data"}],
         environment={
-            "python": {"version": "3.11.7"}, "packages": {"numpy": "2.1", "torch": "2.5"}, "lock_files": ["uv.lock"],
+            "python": {"version": "3.11.7"}, "packages": {"numpy": "2.1", "torch": "2.5"}, "files": ["uv.lock"],
             "driver": "NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024",
             "variables": {"TZ": "a b", "LANG": "C"}, "editable": {"mylib": "/home/ada/mylib"},
         },

@@ -44,6 +44,7 @@ ROUTES: dict[tuple[str, str], tuple[set[str], object]] = {
     ("POST", "/api/v1/tokens"): (OWNER, {"name": "", "scope": "read"}),
     ("DELETE", "/api/v1/tokens/{name:path}"): (OWNER, None),
     ("GET", "/api/v1/runs"): (READ, None),
+    ("GET", "/api/v1/table"): (READ, None),
     ("POST", "/api/v1/runs"): (OWNER, {"runs": []}),
     ("PUT", "/api/v1/runs/{run_id}"): (OWNER, {"id": "no"}),
     ("GET", "/api/v1/runs/{ref}"): (READ, None),
@@ -57,6 +58,9 @@ ROUTES: dict[tuple[str, str], tuple[set[str], object]] = {
     ("GET", "/api/v1/runs/{ref}/wait"): (READ, None),
     ("GET", "/api/v1/runs/{ref}/log"): (READ, None),
     ("GET", "/api/v1/runs/{ref}/outputs"): (READ, None),
+    ("GET", "/api/v1/runs/{ref}/series"): (READ, None),
+    ("GET", "/api/v1/runs/{ref}/media"): (READ, None),
+    ("GET", "/api/v1/runs/{ref}/media/{sha256}"): (READ, None),
     ("GET", "/api/v1/runs/{ref}/files/{path:file}"): (READ, None),
     ("GET", "/api/v1/trees/{tree}.tar"): (READ | AGENT, None),
     ("PUT", "/api/v1/agents/{agent}"): (AGENT, {}),
@@ -68,6 +72,8 @@ ROUTES: dict[tuple[str, str], tuple[set[str], object]] = {
     ("POST", "/api/v1/attempts/{attempt}/hand-back"): (AGENT, {"epoch": 1}),
     ("PUT", "/api/v1/attempts/{attempt}/log"): (AGENT, b"x"),
     ("PUT", "/api/v1/attempts/{attempt}/outputs"): (AGENT, {"outputs": []}),
+    ("PUT", "/api/v1/attempts/{attempt}/spool/{stream}"): (AGENT, None),
+    ("PUT", "/api/v1/agents/{agent}/runs/{run_id}"): (AGENT, {"run": {}, "started_us": 0}),
     ("PUT", "/api/v1/attempts/{attempt}/files/{path:file}"): (AGENT, b"x"),
 }
 

@@ -21,7 +21,7 @@ from runyard.server.context import Context
 from runyard.server.protocol import Server
 from runyard.server.treecache import TreeCache
 from runyard.server.waiting import Hub
-from runyard.services.api import Actor, Json
+from runyard.services.api import Actor, Json, Series
 from runyard.services.yard import Yard
 from runyard.testing.clock import ManualClock
 from runyard.testing.stage import ME, Opened, Stage
@@ -116,6 +116,9 @@ class Remote:
     def runs(self, filters: Mapping[str, Any], _actor: Actor) -> Json:
         return self.api.runs(**filters)
 
+    def table(self, filters: Mapping[str, Any], _actor: Actor) -> Json:
+        return self.api.table(**filters)
+
     def edit(self, ref: str, changes: Mapping[str, Any], _actor: Actor) -> Json:
         return self.api.edit(ref, dict(changes))
 
@@ -136,6 +139,20 @@ class Remote:
 
     def events(self, ref: str, after: int, _actor: Actor) -> list[Json]:
         return [event for event in self.api.events(ref) if event["id"] > after]
+
+    def begin_own(self, agent: str, spec: Json, started_us: int) -> Json:
+        return dict(self._json("PUT", f"/agents/{agent}/runs/{spec['id']}", {"run": spec, "started_us": started_us}))
+
+    def series(self, ref: str, metric: str, _actor: Actor, **options: Any) -> Series:
+        found = self.api.series(ref, metric, **options)
+        return Series(metric, found["count"], found["steps"], found["times"], found["values"])
+
+    def media(self, ref: str, _actor: Actor) -> list[Json]:
+        return self.api.media(ref)
+
+    def append_spool(self, attempt: str, stream: str, first: int, data: bytes, lost: bool = False) -> int:
+        path = f"{PREFIX}/attempts/{attempt}/spool/{stream}?first={first}" + ("&lost=true" if lost else "")
+        return int(json.loads(self.api.http.open("PUT", path, data).read())["next"])
 
     def outputs(self, ref: str, _actor: Actor) -> list[Json]:
         return self.api.outputs(ref)

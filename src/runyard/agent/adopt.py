@@ -16,14 +16,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runyard.agent.context import Context
 
-NEW, STARTED, DONE = "new", "started", "done"
-"""Never started; the program may have been executed; reported, only shipping may be left."""
+NEW, STARTED, DONE, OWN = "new", "started", "done", "own"
+"""Never started; the program may have been executed; reported, only shipping may be left; begun by a program itself."""
 
 
 def kind_of(attempt: Attempt) -> str:
     """Say how far an attempt of the journal has come. One that was never started never will be, after this."""
     if os.path.exists(attempt.path(REPORTED)):
         return DONE
+    if attempt.record.get("own"):
+        return OWN
     if os.path.exists(attempt.path(HANDED_BACK)):
         return NEW
     if launch.read_status(attempt.dir) is not None or os.path.exists(attempt.path(END)):

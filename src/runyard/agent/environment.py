@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+
+from runyard.wire.settings import CAPTURE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
+    from runyard.agent.stage import Staged
     from runyard.agent.state import Attempt
 
 SCHEDULER_PREFIXES = (
@@ -27,6 +31,12 @@ DROPPED = frozenset(
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FIRST_PORT, LAST_PORT = 20000, 31999
 """Below the range from which Linux takes ports for outgoing connections (32768 and up)."""
+
+
+def kinds(spec: dict[str, Any]) -> list[str]:
+    """Return what is captured of a run."""
+    wanted = (spec.get("tracking") or {}).get("capture")
+    return [kind for kind in CAPTURE if wanted is None or kind in wanted]
 
 
 def free_port(taken: Iterable[int] = ()) -> int:
@@ -102,19 +112,14 @@ def argv(spec: dict[str, Any], tree: str) -> tuple[str, list[str]]:
 
 
 def build(
-    attempt: Attempt,
-    slots: Sequence[dict[str, Any]],
-    tree: str,
-    cwd: str,
-    server: str,
-    home: str,
-    resumed: bool,
-    port: int,
+    attempt: Attempt, slots: Sequence[dict[str, Any]], staged: Staged, server: str, home: str, lib: str, port: int
 ) -> dict[str, str]:
     """Return the whole environment of a run.
 
-    ``tree`` is its working tree, ``cwd`` where the program starts, ``home`` the server's home if that is on this host.
+    ``home``: the server's, if that is on this host; ``lib``: the copy of the client half, whose hooks come first in every
+    Python of the run.
     """
+    tree, cwd = staged.tree, staged.cwd
     spec, record = attempt.spec, attempt.record
     env = {
         name: value
@@ -123,8 +128,8 @@ def build(
     }
     source = "" if spec.get("in_place") else spec["source"]
     path = python_path(env.pop("PYTHONPATH", None), tree, cwd, source, spec.get("pythonpath") or [])
-    if path:
-        env["PYTHONPATH"] = path
+    inject = os.path.join(lib, "runyard", "capture", "inject")
+    env["PYTHONPATH"] = inject + (":" + path if path else "")
     threads = sum(slot["threads"] for slot in slots if slot["kind"] == "cpu")
     if threads and not any(slot["kind"] == "gpu" for slot in slots):
         for name in THREAD_VARIABLES:
@@ -141,9 +146,12 @@ def build(
         RUNYARD_SERVER=server,
         RUNYARD_TOKEN=str(record.get("token") or ""),
         RUNYARD_RUN_DIR=tree,
+        RUNYARD_SPOOL=attempt.path("spool"),
+        RUNYARD_CAPTURE=",".join(kinds(spec)) or "none",
+        RUNYARD_CAPTURE_SINCE="%.6f" % time.time(),
     )
     if home:
         env["RUNYARD_HOME"] = home
-    if resumed:
+    if staged.resumed:
         env["RUNYARD_RESUMED"] = "1"
     return env

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 import os
-import select
 import sys
 import threading
 import time
 import traceback
 
-from runyard.agent import ends, environment, gpulock, gpus, launch, outputs, tree
+from runyard.agent import collecting, ends, environment, gpulock, gpus, launch, outputs, own, tree
 from runyard.agent.remarks import remarks
 from runyard.agent.stage import StagingError, places, stage, written
 from runyard.agent.state import HANDED_BACK, Attempt
+from runyard.agent.waiting import wait_gone
 from runyard.wire import files, paths, procs, states
 from runyard.wire.errors import NotFoundError, RunyardError, SnapshotError, StaleError, UnavailableError
 
@@ -95,6 +95,9 @@ class Life:
             attempt.stop = {"grace_s": grace_s, "reason": reason, "origin": origin}
             if attempt.launched:
                 attempt.phase = states.STOPPING
+                if attempt.record.get("own"):
+                    own.stop(attempt, grace_s)
+                    return
                 pid = attempt.supervisor[0] if attempt.supervisor else None
                 launch.request_stop(attempt.dir, grace_s, reason, origin, pid)
         self._state.notify()
@@ -129,10 +132,12 @@ class Life:
             self._rest(attempt)
 
     def _rest(self, attempt: Attempt) -> None:
+        collecting.start(self._context, attempt)  # again, if this agent found the run in the journal
         self._await_exit(attempt)
         end = ends.found(attempt, self._log_path(attempt))
         if end.get("unkilled"):
             self._await_tree(attempt, end)
+        collecting.catch_up(self._context, attempt)
         self._close(attempt, end)
 
     def _log_path(self, attempt: Attempt) -> str:
@@ -242,7 +247,7 @@ class Life:
         port = context.take_port(attempt.id)
         server = context.links.target.url
         home = context.home.path if server.startswith("unix:") else ""
-        env = environment.build(attempt, slots, staged.tree, staged.cwd, server, home, staged.resumed, port)
+        env = environment.build(attempt, slots, staged, server, home, context.lib, port)
         program, argv = environment.argv(spec, "" if spec.get("in_place") else staged.tree)
         value = {
             "argv": argv,
@@ -259,6 +264,7 @@ class Life:
             "gpu_uuids": [slot["uuid"] for slot in slots if slot["kind"] == "gpu"],
         }
         files.write_json(attempt.path("launch.json"), value)
+        collecting.prepare(context, attempt, staged, slots)
         keep = [lock.fd for lock in attempt.gpu_locks]
         with attempt.lock:
             self._check_stop(attempt)
@@ -268,6 +274,7 @@ class Life:
             attempt.supervisor = (pid, procs.start_time(pid))
             attempt.launched = True
         attempt.env = None
+        collecting.start(context, attempt)
         context.launched(attempt)
         return True
 
@@ -282,7 +289,7 @@ class Life:
         if attempt.supervisor is None:
             return
         pid, started = attempt.supervisor
-        _await_process(pid, started)
+        wait_gone(pid, started)
         while not launch.reap(pid) or launch.is_supervised(attempt.dir):
             time.sleep(POLL_S)
 
@@ -382,21 +389,6 @@ class Life:
         attempt.gpu_locks = []
         self._context.free_port(attempt.id)
         self._context.forget(attempt)
-
-
-def _await_process(pid: int, started: int | None) -> None:
-    """Wait for the end of a process without using the CPU, where the kernel has pidfds; else return at once."""
-    try:
-        fd = os.pidfd_open(pid)  # novermin
-    except (AttributeError, OSError):
-        return
-    try:
-        if procs.is_alive(pid, started):  # after opening, so that it cannot be another process of that number
-            poller = select.poll()
-            poller.register(fd, select.POLLIN)
-            poller.poll()
-    finally:
-        os.close(fd)
 
 
 def _unlink(path: str) -> None:

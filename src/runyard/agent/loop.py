@@ -4,7 +4,8 @@ main       waits for a signal, or for a draining agent to have nothing left
 heartbeat  says hello, then renews all leases with one request; a change of the slots goes out at once; once a day it
            marks the journal as used (`keep`)
 poll       one long poll that brings work, stops and drain the moment they exist
-report     sends ends (`report`); ship: logs, and another for outputs, where no directory is shared (`ship`)
+report     sends ends (`report`); ship: what runs log, and where no directory is shared their output and files (`ship`)
+own        looks for runs that programs of this host begin by themselves (`own`)
 gpus       looks at the GPUs, where there are any, so that a hanging driver delays nobody else
 one per attempt (`life`)
 """
@@ -22,6 +23,7 @@ from runyard.agent.assignment import check, is_id
 from runyard.agent.keep import Keeper
 from runyard.agent.life import Life
 from runyard.agent.link import Link
+from runyard.agent.own import OwnRuns
 from runyard.agent.report import Reporter
 from runyard.agent.ship import Shipper
 from runyard.wire import files, states
@@ -60,6 +62,7 @@ class Agent:
         self._id = hello.agent_id(context.home, name)
         self._path = "/api/v1/agents/" + self._id
         self._life = Life(context)
+        self._own = OwnRuns(context, self._path)
         self._reporter = Reporter(context)
         self._shipper: Shipper | None = None
         self._settled = False
@@ -88,8 +91,10 @@ class Agent:
             if kind == adopt.DONE:
                 self._done.append(attempt)
             else:
-                (self._life.follow if kind == adopt.STARTED else self._life.give_up)(attempt)
-        for work in [self._beat_loop, self._poll_loop, self._reporter.run] + ([self._gpu_loop] if gpus else []):
+                follow = {adopt.STARTED: self._life.follow, adopt.OWN: self._own.follow}
+                follow.get(kind, self._life.give_up)(attempt)
+        works = [self._beat_loop, self._poll_loop, self._own.loop, self._reporter.run]
+        for work in works + ([self._gpu_loop] if gpus else []):
             threading.Thread(target=self._guarded, args=(work,), name=work.__name__, daemon=True).start()
         while not self._state.stopping.is_set():
             if _STOP_SIGNALS.intersection(os.read(self._wake_read, 4096)):
@@ -204,18 +209,14 @@ class Agent:
             return
         if self._fixed:
             self._context.log("connected to %s" % self._context.links.target.url)
-        if not shared:
-            self._shipper = Shipper(self._context)
-            self._reporter.ship = self._shipper.add
-            self._context.launched = self._shipper.wake
-            for work in self._shipper.threads:
-                threading.Thread(target=self._guarded, args=(work,), name="ship", daemon=True).start()
+        self._shipper = Shipper(self._context, shared)
+        self._reporter.shipper = self._shipper
+        self._context.launched = self._shipper.wake
+        for work in self._shipper.threads:
+            threading.Thread(target=self._guarded, args=(work,), name="ship", daemon=True).start()
         self._settled = True
         for attempt in self._done:
-            if self._shipper is not None:
-                self._shipper.add(attempt)
-            else:
-                self._context.forget(attempt)
+            self._shipper.add(attempt)
 
     def _beat(self, link: Link) -> None:
         answer = link.call(

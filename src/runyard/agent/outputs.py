@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from runyard.capture.steps import type_of as type_of
 from runyard.wire import states
 from runyard.wire.tree import read_manifest
 
@@ -15,31 +16,6 @@ if TYPE_CHECKING:
 
 MAX_OUTPUTS = 50_000
 SKIPPED = frozenset((".git", "__pycache__"))
-_TYPES = {
-    "image": "png jpg jpeg gif bmp webp tif tiff",
-    "figure": "svg pdf eps",
-    "model": "pt pth ckpt safetensors h5 hdf5 keras onnx pkl pickle joblib gguf msgpack",
-    "array": "npy npz mat",
-    "table": "csv tsv parquet feather arrow xlsx",
-    "data": "json jsonl yaml yml toml xml ini db sqlite",
-    "text": "txt md rst log out err tex html htm",
-    "audio": "wav mp3 flac ogg",
-    "video": "mp4 mkv avi webm mov",
-    "archive": "zip tar gz tgz bz2 xz zst 7z",
-    "code": "py sh c cc cpp h hpp cu rs js ts ipynb r jl",
-}
-
-
-def type_of(path: str) -> str:
-    """Return the kind of a file by its suffix: image, figure, model, array, table, data, text, ..., or ``file``."""
-    name = path.rpartition("/")[2]
-    suffix = name.rpartition(".")[2].lower() if "." in name else ""
-    if name.startswith("events.out.tfevents"):
-        return "events"
-    for kind, suffixes in _TYPES.items():
-        if suffix and suffix in suffixes.split():
-            return kind
-    return "file"
 
 
 def _files(top: bytes) -> Iterator[tuple[bytes, os.stat_result]]:

@@ -14,10 +14,10 @@ from runyard.wire.errors import RunyardError, UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from runyard.agent.context import Context
+    from runyard.agent.ship import Shipper
     from runyard.agent.state import Attempt
 
 BATCH = 100
@@ -35,8 +35,8 @@ class Reporter:
         self._queue: list[Attempt] = []
         self._link = Link(context.links.target)
         self._backoff = context.links.target.backoff()
-        self.ship: Callable[[Attempt], None] | None = None
-        """Takes reported attempts whose log and outputs have to be sent; None when the home is shared."""
+        self.shipper: Shipper | None = None
+        """Takes reported attempts of which something has to be sent; None until the agent has been introduced."""
 
     def add(self, attempt: Attempt) -> None:
         """Queue an attempt whose end is known."""
@@ -63,6 +63,9 @@ class Reporter:
 
     def _send(self, batch: list[Attempt]) -> list[Attempt]:
         """Report a batch; returns what has to be tried again."""
+        for attempt in batch:
+            if not attempt.flushed and self.shipper is not None:
+                self.shipper.flush(attempt)
         try:
             ready = [attempt for attempt in batch if self._send_outputs(attempt)]
             ends = {"ends": [_end(attempt) for attempt in ready]}
@@ -105,21 +108,21 @@ class Reporter:
             elif isinstance(exc, UnavailableError):
                 raise
             self._context.log("attempt %s: the server refuses its outputs: %s" % (attempt.id, exc.message))
-        if self.ship is None:
+        if self._context.shared:
             attempt.outputs = None
         return True
 
     def _answered(self, attempt: Attempt, result: Any) -> bool:
         if result not in ANSWERS:
             return False
-        if self.ship is None or result == "unknown":
+        if self.shipper is None or result == "unknown" or not self.shipper.left(attempt):
             self._context.forget(attempt)
             return True
         try:
             files.write_json(attempt.path(REPORTED), result)
         except OSError:
             pass  # then it is reported once more after a restart, which is harmless
-        self.ship(attempt)
+        self.shipper.add(attempt)
         self._context.state.remove(attempt.id)
         self._context.look_whether_done()
         return True

@@ -1,15 +1,19 @@
-"""Sending logs and outputs to a server with which no directory is shared. Everything can be taken up again anywhere.
+"""Sending what runs log, and logs and outputs to a server with which no directory is shared.
 
-The server says how many bytes of a log it holds, and which outputs it lacks; nothing is remembered here.
+The server says which records it wants, how many bytes of a log it holds, and which outputs it lacks; nothing is remembered
+here, and everything can be taken up again anywhere.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
 
+from runyard.agent.collecting import is_collected
 from runyard.agent.link import FailedError, Link
+from runyard.agent.spools import SpoolShipper
 from runyard.agent.stage import places, written
 from runyard.wire import paths, states
 from runyard.wire.errors import NotFoundError, RunyardError, StaleError, UnavailableError
@@ -148,20 +152,35 @@ class _Rounds:
         self._again[attempt.id] = time.monotonic() + self._context.timing.refused_s
 
 
-class Shipper:
-    """Ships for all attempts of an agent: one thread sends logs, one outputs, which may be so large that logs cannot wait."""
+SPOOL, LOG, FILES = "spool", "log", "files"
 
-    def __init__(self, context: Context) -> None:
+
+class Shipper:
+    """Ships for all attempts of an agent: what they log, and, where no directory is shared, their logs and outputs.
+
+    Outputs have a thread of their own: they may be so large that the others cannot wait.
+    """
+
+    def __init__(self, context: Context, shared: bool) -> None:
         self._context = context
+        self._parts = (SPOOL,) if shared else (SPOOL, LOG, FILES)
+        self._spools: dict[str, SpoolShipper] = {}
         self._logs: dict[str, LogShipper] = {}
-        self._ended: list[Attempt] = []
-        """Whose log is still to be sent, and then `_logged`: whose outputs are."""
-        self._logged: list[Attempt] = []
+        self._ended: dict[str, tuple[Attempt, set[str]]] = {}
+        """Attempts whose end has been reported, and what of each is still to be sent."""
         self._lock = threading.Lock()
-        self._log_rounds = _Rounds(context, self._with_logs, self._send_log)
-        self._file_rounds = _Rounds(context, self._with_files, self._send_files)
-        self.threads = (self._log_rounds.run, self._file_rounds.run)
+        works = {SPOOL: self._send_spool, LOG: self._send_log, FILES: self._send_files}
+        self._rounds = {
+            part: _Rounds(context, functools.partial(self._with, part), works[part]) for part in self._parts
+        }
+        self.threads = tuple(rounds.run for rounds in self._rounds.values())
         """What its threads do, until the agent stops."""
+
+    def _spool_of(self, attempt: Attempt) -> SpoolShipper:
+        with self._lock:
+            if attempt.id not in self._spools:
+                self._spools[attempt.id] = SpoolShipper(self._context, attempt)
+            return self._spools[attempt.id]
 
     def _log_of(self, attempt: Attempt) -> LogShipper:
         with self._lock:
@@ -170,76 +189,112 @@ class Shipper:
             return self._logs[attempt.id]
 
     def flush(self, attempt: Attempt) -> None:
-        """Send the rest of the log of an attempt that has just ended, for a moment and if the server is there."""
+        """Send what an attempt that has ended has logged, for a moment and if the server is there."""
+        until = time.monotonic() + FLUSH_WITHIN_S
+        spool = self._spool_of(attempt)
+        if not spool.any() and LOG not in self._parts:
+            attempt.flushed = True
+            return
         link = Link(self._context.links.target)
         try:
-            self._log_of(attempt).send(link, time.monotonic() + FLUSH_WITHIN_S)
+            spool.send(link, until, dead=True)
+            if LOG in self._parts:
+                self._log_of(attempt).send(link, until)
+            attempt.flushed = True
         except (RunyardError, OSError):
-            pass  # the thread tries for as long as it takes
+            pass  # the threads try for as long as it takes
         finally:
             link.close()
 
+    def left(self, attempt: Attempt) -> bool:
+        """Tell whether anything of an ended attempt may still have to be sent."""
+        return len(self._parts) > 1 or self._spool_of(attempt).any() or is_collected(attempt)
+
     def add(self, attempt: Attempt) -> None:
-        """Take an attempt whose end has been reported: the rest of its log, and its outputs, are to be sent."""
+        """Take an attempt whose end has been reported: the rest of it is to be sent, and then it is forgotten."""
         with self._lock:
-            self._ended.append(attempt)
-        self._log_rounds.wake.set()
+            self._ended[attempt.id] = (attempt, set(self._parts))
+        for rounds in self._rounds.values():
+            rounds.wake.set()
 
     def wake(self, attempt: Attempt) -> None:
         """Look at once: an attempt has been launched."""
-        self._log_rounds.wake.set()
-        self._file_rounds.wake.set()
+        for rounds in self._rounds.values():
+            rounds.wake.set()
 
     def idle(self) -> bool:
         """Tell whether everything of ended attempts has been sent."""
         with self._lock:
-            return not self._ended and not self._logged
+            return not self._ended
 
-    def _with_logs(self) -> list[Attempt]:
-        live = [a for a in self._context.state.all() if a.phase in (states.PHASE_RUNNING, states.STOPPING)]
+    def _with(self, part: str) -> list[Attempt]:
+        """Return the attempts of which a part may have to be sent. Outputs come when all of the log is there."""
         with self._lock:
-            return live + self._ended
+            ended = [
+                attempt
+                for attempt, parts in self._ended.values()
+                if part in parts and (part != FILES or LOG not in parts)
+            ]
+        if part == FILES:
+            return ended
+        return [a for a in self._context.state.all() if a.phase in (states.PHASE_RUNNING, states.STOPPING)] + ended
 
-    def _with_files(self) -> list[Attempt]:
+    def _send_spool(self, link: Link, attempt: Attempt) -> bool:
+        """Send what was logged. While processes that look at the run from outside go on, it is not all."""
         with self._lock:
-            return list(self._logged)
+            ended = attempt.id in self._ended
+        dead = ended and not is_collected(attempt)
+        try:
+            if not self._spool_of(attempt).send(link, time.monotonic() + TURN_S, dead):
+                return False
+        except (NotFoundError, StaleError) as exc:
+            return self._unwanted(SPOOL, attempt, exc)
+        if dead:
+            self._done(SPOOL, attempt)
+        return True
 
     def _send_log(self, link: Link, attempt: Attempt) -> bool:
         try:
             if not self._log_of(attempt).send(link, time.monotonic() + TURN_S):
                 return False
         except (NotFoundError, StaleError) as exc:
-            if not self._forget(self._ended, attempt, exc):
-                raise
-            return True
-        with self._lock:
-            if attempt in self._ended:
-                self._ended.remove(attempt)
-                self._logged.append(attempt)
-                self._file_rounds.wake.set()
+            return self._unwanted(LOG, attempt, exc)
+        self._done(LOG, attempt)
         return True
 
     def _send_files(self, link: Link, attempt: Attempt) -> bool:
-        """Send the outputs of an attempt, which is all that was left of it."""
         try:
             self._send_outputs(link, attempt)
         except (NotFoundError, StaleError) as exc:
-            self._forget(self._logged, attempt, exc)
-        else:
-            self._forget(self._logged, attempt)
+            return self._unwanted(FILES, attempt, exc)
+        self._done(FILES, attempt)
         return True
 
-    def _forget(self, where: list[Attempt], attempt: Attempt, error: RunyardError | None = None) -> bool:
-        """Take an attempt out of the journal: all has been sent, or is not wanted; False when it is not there."""
+    def _unwanted(self, part: str, attempt: Attempt, error: RunyardError) -> bool:
+        """Give up a part of an ended attempt that the server does not want; of one that goes on raise the error."""
         with self._lock:
-            if attempt not in where:
-                return False
-            where.remove(attempt)
-            self._logs.pop(attempt.id, None)
-        if error is not None:
-            self._context.log("attempt %s: the server does not want its files: %s" % (attempt.id, error.message))
-        self._context.forget(attempt)
+            ended = attempt.id in self._ended
+        if not ended:
+            raise error
+        self._context.log("attempt %s: the server does not want its %s: %s" % (attempt.id, part, error.message))
+        self._done(part, attempt)
         return True
+
+    def _done(self, part: str, attempt: Attempt) -> None:
+        """Note that a part of an ended attempt is sent; with the last one the attempt goes from the journal."""
+        with self._lock:
+            if attempt.id not in self._ended:
+                return
+            parts = self._ended[attempt.id][1]
+            parts.discard(part)
+            if part == LOG and FILES in parts:
+                self._rounds[FILES].wake.set()
+            if parts:
+                return
+            del self._ended[attempt.id]
+            self._logs.pop(attempt.id, None)
+            self._spools.pop(attempt.id, None)
+        self._context.forget(attempt)
 
     def _send_outputs(self, link: Link, attempt: Attempt) -> None:
         staged = places(self._context.home.path, attempt)

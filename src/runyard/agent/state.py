@@ -52,6 +52,10 @@ class Attempt:
         """A supervisor has been started: from then on a stop goes to it."""
         self.supervisor: tuple[int, int | None] | None = None
         """Pid and start time of the supervisor, once known."""
+        self.flushed = False
+        """After its end: what it logged has been sent, so that who sees the end sees all of it."""
+        self.collector = 0
+        """Pid of the collector that this process started, until it is reaped."""
         self.unkilled = ""
         """What of its tree lives on though it was killed; as long as it does, its slots are taken."""
         self.end: dict[str, Any] | None = None
@@ -91,6 +95,8 @@ class Attempt:
         except FileNotFoundError:
             pass
         trees.remove_tree(os.fsencode(self.dir))
+        if self.record.get("own"):
+            trees.remove_tree(os.fsencode(self.record["own"]))
 
 
 class State:

@@ -1,4 +1,4 @@
-"""Commands that change runs: kill, hold, release, rm, note, tag, rename, move."""
+"""Commands that change runs: kill, hold, release, rm, archive, note, tag, rename, move."""
 
 from __future__ import annotations
 
@@ -69,6 +69,18 @@ def rm(runs: tuple[str, ...], query: str | None, now: bool, undo: bool) -> int:
         return common.each(common.targets(api, runs, query), remove, str)
 
 
+@common.command("archive", help="Take runs out of the lists; they keep all they have, and `ls --archived` shows them.")
+@runs_argument
+@query_option
+@click.option("--undo", is_flag=True, help="Bring runs back into the lists.")
+def archive(runs: tuple[str, ...], query: str | None, undo: bool) -> int:
+    """Archive runs, or bring them back."""
+    with common.server() as api:
+        ids = common.targets(api, runs, query, archived=undo)
+        done = "is back" if undo else "archived"
+        return common.each(ids, lambda ref: api.edit(ref, {"archived": not undo}), done)
+
+
 @common.command("note", help="Set the message of a run.")
 @run_argument
 @click.argument("message")
@@ -127,5 +139,6 @@ def move(runs: tuple[str, ...], query: str | None, project: str) -> int:
 
 
 COMMANDS = {
-    "kill": kill, "hold": hold, "release": release, "rm": rm, "note": note, "tag": tag, "rename": rename, "move": move
+    "kill": kill, "hold": hold, "release": release, "rm": rm, "archive": archive, "note": note, "tag": tag,
+    "rename": rename, "move": move,
 }  # fmt: skip

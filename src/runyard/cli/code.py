@@ -8,7 +8,7 @@ from typing import IO, Any, cast
 
 import click
 
-from runyard.cli import common, complete, environment, freeze, parse, submit, text
+from runyard.cli import common, complete, differences, environment, freeze, parse, submit, text
 from runyard.client import connect
 from runyard.client.api import Api
 from runyard.wire import paths, tree
@@ -22,8 +22,12 @@ COLOURED = {b"+": b"32", b"-": b"31", b"@": b"36"}
 class Side:
     """One side of a comparison: a run, or the working tree (``.``)."""
 
-    def __init__(self, name: str, spec: Json, command: list[str], recorded: Json, source: str = "") -> None:
+    def __init__(
+        self, name: str, spec: Json, command: list[str], recorded: Json, source: str = "", run: Json | None = None
+    ) -> None:
         self.name = name
+        self.run = run
+        """None of the working tree, which has neither parameters nor metrics."""
         self.tree = str((spec.get("snapshot") or {}).get("tree") or "")
         self.beside = {str(other["path"]): str(other["tree"]) for other in spec.get("also") or []}
         self.command = command
@@ -34,7 +38,7 @@ class Side:
 def _run_side(api: Api, ref: str) -> Side:
     run = api.run(ref)
     recorded = run.get("environment") or {}
-    return Side(run["id"], run, list(run["command"]), recorded)
+    return Side(run["id"], run, list(run["command"]), recorded, run=run)
 
 
 def _tree_side(other: Side, run: Json) -> Side:
@@ -45,10 +49,14 @@ def _tree_side(other: Side, run: Json) -> Side:
     return Side(".", code.spec, other.command, recorded, code.source)
 
 
-@common.command("diff", help="Compare code, command and environment of two runs, or of a run and the working tree (.).")
+@common.command(
+    "diff",
+    help="Compare command, parameters, environment, data, metrics and code of two runs, or what there is of a run and the "
+    "working tree (.): command, environment and code.",
+)
 @click.argument("old", metavar="RUN", shell_complete=complete.run_refs)
 @click.argument("new", metavar="RUN|.", shell_complete=complete.run_refs)
-@click.option("--stat", is_flag=True, help="Only name the files that differ.")
+@click.option("--stat", is_flag=True, help="Of the code only name the files that differ.")
 @common.json_option
 def diff(old: str, new: str, stat: bool, as_json: bool) -> int:
     """Compare two runs."""
@@ -65,21 +73,37 @@ def diff(old: str, new: str, stat: bool, as_json: bool) -> int:
             left, right = (here, known) if old == "." else (known, here)
         else:
             left, right = known, _run_side(api, new)
-    for side in (left, right):
-        if not side.tree:
-            raise ConflictError("the code of %s was not frozen" % side.name, "it ran in place")
+    live = [side.name for side in (left, right) if not side.tree]
+    if live and "." in (old, new):
+        raise ConflictError("the code of %s was not frozen" % live[0], "it ran in place")
+    home, pairs = paths.home(os.environ), [] if live else _pairs(left, right)
+    if as_json:
+        common.print_json(_value(home, left, right, pairs))
+        return 0
+    _print_words(left, right)
+    _print_files(home, pairs, live, stat)
+    return 0
+
+
+def _value(home: str, left: Side, right: Side, pairs: list[tuple[str, str, str]]) -> Json:
+    """Return what differs as JSON; ``code`` is null where one was not frozen."""
+    from runyard.snapshot.diff import changes
+
+    files = [vars_of(change) for pair in pairs for change in changes(home, *pair)]
+    value: Json = {"code": files if pairs else None, "command": [left.command, right.command]}
+    value["environment"] = env_changes(left, right)
+    if left.run is not None and right.run is not None:
+        value.update(differences.differences(left.run, right.run))
+    return value
+
+
+def _print_files(home: str, pairs: list[tuple[str, str, str]], live: list[str], stat: bool) -> None:
     from runyard.snapshot.diff import changes
     from runyard.snapshot.diff import diff as code_diff
 
-    home, pairs = paths.home(os.environ), _pairs(left, right)
-    if as_json:
-        files = [vars_of(change) for pair in pairs for change in changes(home, *pair)]
-        common.print_json(
-            {"code": files, "command": [left.command, right.command], "environment": env_changes(left, right)}
-        )
-        return 0
-    _print_words(left, right)
-    if all(old_tree == new_tree for old_tree, new_tree, _ in pairs):
+    if live:
+        click.echo("code: that of %s was not frozen" % " and ".join(live))
+    elif all(old_tree == new_tree for old_tree, new_tree, _ in pairs):
         click.echo("code: the same")
     for old_tree, new_tree, place in pairs:
         if not stat:
@@ -88,7 +112,6 @@ def diff(old: str, new: str, stat: bool, as_json: bool) -> int:
         for change in changes(home, old_tree, new_tree, place):
             lines = "binary" if change.binary else "+%d -%d" % (change.added or 0, change.removed or 0)
             click.echo("%-8s %s  %s" % (change.kind, text.plain(change.path), lines))
-    return 0
 
 
 def _pairs(left: Side, right: Side) -> list[tuple[str, str, str]]:
@@ -123,11 +146,25 @@ def flat(value: Json, prefix: str = "") -> dict[str, str]:
 
 
 def _print_words(left: Side, right: Side) -> None:
+    """Print the sections before the code; the working tree has neither parameters nor data nor metrics."""
+    found = differences.sections(left.run, right.run) if left.run is not None and right.run is not None else {}
     if left.command != right.command:
         click.echo("command\n- %s\n+ %s\n" % (text.plain(text.command_line(left.command)),
                                               text.plain(text.command_line(right.command))))  # fmt: skip
-    changed = env_changes(left, right)
-    if changed:
+    else:
+        click.echo("command: the same")
+    if found:
+        click.echo(found["parameters"])
+    _print_environment(env_changes(left, right))
+    for title in ("data", "metrics"):
+        if found:
+            click.echo(found[title])
+
+
+def _print_environment(changed: Json) -> None:
+    if not changed:
+        click.echo("environment: the same")
+    else:
         click.echo("environment")
         for name, (old, new) in changed.items():
             for sign, value in (("-", old), ("+", new)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -39,10 +39,13 @@ def server() -> Api:
     return submit.server(os.environ)
 
 
-def targets(api: Api, refs: Sequence[str], query: str | None, state: Sequence[str] = ()) -> list[str]:
+def targets(
+    api: Api, refs: Sequence[str], query: str | None, state: Sequence[str] = (), *, archived: bool = False
+) -> list[str]:
     """Return the ids of the runs that are named or found. Every name is resolved before anything is changed.
 
     ``state``: those in which a run that the query finds can be meant, e.g. none that has ended for kill; empty: all.
+    ``archived``: the query looks among the archived runs.
 
     Raises:
         UsageError: nothing is named.
@@ -53,11 +56,20 @@ def targets(api: Api, refs: Sequence[str], query: str | None, state: Sequence[st
     if not refs and query is None:
         raise UsageError("no run was given", "name runs (an id, the start of one, a name, @last), or use --query")
     ids = [str(api.run(ref)["id"]) for ref in refs]
+    filters: dict[str, Any] = {}
     if query is not None:
-        ids += [str(run["id"]) for run in api.all_runs(q=query, state=list(state))]
+        filters = {"q": query, "state": list(state), "archived": archived or None}
+        ids += [str(run["id"]) for run in api.all_runs(**filters)]
     if not ids:
-        text.notice("no run fits")
+        nothing_fits(api, "no run fits", filters)
     return list(dict.fromkeys(ids))
+
+
+def nothing_fits(api: Api, message: str, filters: Mapping[str, Any]) -> None:
+    """Say that nothing fits, and what the query may have meant."""
+    text.notice(message)
+    for hint in api.runs(**{**filters, "limit": 1}).get("hints") or ():
+        text.notice("  " + hint)
 
 
 def each(ids: Iterable[str], act: Callable[[str], Any], done: str | Callable[[Any], str]) -> int:

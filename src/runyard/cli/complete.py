@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from runyard.client import connect
+from runyard.client import columns, connect
 from runyard.wire.errors import RunyardError
 
 LIMIT = 50
 TIMEOUT_S = 2.0
+_PLAIN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*").fullmatch
 
 
 def _recent() -> list[dict[str, Any]]:
@@ -48,6 +50,24 @@ def projects(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     """Offer the projects of the newest runs."""
     found = sorted({str(run.get("project")) for run in _recent()})
     return [CompletionItem(name) for name in found if name.startswith(incomplete)]
+
+
+def metrics(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the metrics of the newest runs."""
+    found = sorted({name for run in _recent() for name in run.get("metrics") or {}})
+    return [CompletionItem(name) for name in found if name.startswith(incomplete)]
+
+
+def fields(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the parameters and metrics of the newest runs, as fields; behind a comma the next one."""
+    before, comma, word = incomplete.rpartition(",")
+    found = {
+        "%s.%s" % (space, name) if _PLAIN(name) else columns.quoted(space, name)
+        for run in _recent()
+        for space in ("params", "metrics")
+        for name in run.get(space) or {}
+    }
+    return [CompletionItem(before + comma + field) for field in sorted(found) if field.startswith(word)]
 
 
 def program_words(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

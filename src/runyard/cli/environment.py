@@ -25,10 +25,12 @@ VARIABLES = (
     "XLA_PYTHON_CLIENT_PREALLOCATE"
 ).split()
 """Variables whose values are recorded: they change results and hold no secrets. All others are left out."""
-LOCK_FILES = (
-    "uv.lock poetry.lock pdm.lock pixi.lock pylock.toml Pipfile.lock conda-lock.yml environment.yml environment.yaml "
-    "requirements.txt"
+ENVIRONMENT_FILES = (
+    "*.lock Pipfile pylock*.toml conda-lock.y*ml pixi.toml environment*.y*ml requirements*.txt constraints*.txt "
+    "pyproject.toml setup.py setup.cfg .python-version Dockerfile* *.Dockerfile Containerfile* docker-compose*.y*ml "
+    "compose.y*ml *.def .devcontainer.json renv.lock Project.toml Manifest.toml package-lock.json"
 ).split()
+"""Files at the top of the tree that say what a run's environment is to be; they are frozen with the code."""
 ASK = """
 import sys
 if sys.path and not sys.path[0]:
@@ -136,10 +138,21 @@ def _container(environ: Mapping[str, str]) -> str:
     return "docker" if os.path.exists("/.dockerenv") else "podman" if os.path.exists("/run/.containerenv") else ""
 
 
+def environment_files(top: str) -> list[str]:
+    """Return the names of the files at the top of a tree that describe an environment."""
+    import fnmatch
+
+    try:
+        names = os.listdir(top)
+    except OSError:
+        return []
+    return sorted(name for name in names if any(fnmatch.fnmatchcase(name, form) for form in ENVIRONMENT_FILES))
+
+
 def gather(program: str, environ: Mapping[str, str], cwd: str, top: str, home: str) -> dict[str, Any]:
     """Return the environment to record for a program that runs with these variables.
 
-    ``top``: the top of the tree, whose lock files are named. About 2 ms when the interpreter is known.
+    ``top``: the top of the tree, whose environment files are named. About 2 ms when the interpreter is known.
     """
     system = os.uname()
     record: dict[str, Any] = {
@@ -151,7 +164,7 @@ def gather(program: str, environ: Mapping[str, str], cwd: str, top: str, home: s
         "driver": _first_line("/proc/driver/nvidia/version", "NVRM version:"),
         "container": _container(environ),
         "variables": {name: environ[name] for name in VARIABLES if name in environ},
-        "lock_files": [name for name in LOCK_FILES if os.path.exists(os.path.join(top, name))],
+        "files": environment_files(top),
     }
     python = find_interpreter(program, environ, top)
     if python:

@@ -190,16 +190,19 @@ def summary(api: Api, run: dict[str, Any]) -> None:
     """Say how a run ended, what was captured, and the next command to try."""
     short = run["id"][:6]
     say_ended(run)
-    outputs = run.get("outputs") or []
-    if run.get("files") in ("trashed", "gone"):
-        outputs = []
-    elif outputs:
-        names = ", ".join(str(o["path"]) for o in outputs[:4]) + (", ..." if len(outputs) > 4 else "")
-        notice("captured  its log and %s: %s" % (text.count(len(outputs), "output"), names))
-    else:
-        notice("captured  its log")
+    from runyard.cli import tracked
+
+    notice("captured  " + tracked.captured(run))
+    shown = tracked.highlights(run)
+    if shown:
+        notice("metrics   " + "  ".join(shown))
+    names = [str(o["path"]) for o in run.get("outputs") or []] if run.get("files") not in ("trashed", "gone") else []
+    if names:
+        notice("outputs   " + ", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))
+    for remark in tracked.remarks(run)[:3]:
+        notice("note      " + remark)
     if run.get("state") == states.FINISHED:
-        following = "runyard outputs %s" % short if outputs else "runyard show %s" % short
+        following = "runyard outputs %s" % short if names and not shown else "runyard show %s" % short
     else:
         following = "runyard rerun %s --code now (after repairing it)" % short
     notice("next      " + following)

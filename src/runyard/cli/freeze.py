@@ -34,6 +34,8 @@ class Code:
         self.notes: list[str] = []
         self.left_out: list[str] = []
         self.editable: dict[str, str] = {}
+        self.tracking: Json = {}
+        """What is captured of a run, as the project's settings say."""
 
     @property
     def source(self) -> str:
@@ -64,8 +66,12 @@ def freeze(options: Mapping[str, Any], cwd: str, program: str, environ: Mapping[
     values.update(config.project_settings(top))
     values.update(settings.from_environment(environ))
     project = options["project"] or values["project"] or name
+    tracking = {name: values[name] for name in ("pattern", "goal")}
+    tracking["capture"] = [] if options["no_capture"] else [kind for kind in values["capture"] if kind != "none"]
     if options["in_place"]:
-        return _in_place(options, cwd, top, name, project)
+        code = _in_place(options, cwd, top, name, project)
+        code.tracking = tracking
+        return code
     from runyard.snapshot.freeze import freeze as freeze_tree
 
     try:
@@ -84,6 +90,7 @@ def freeze(options: Mapping[str, Any], cwd: str, program: str, environ: Mapping[
         environ=environ,
     )
     code = Code(frozen.spec(), project)
+    code.tracking = tracking
     code.notes = list(frozen.warnings)
     code.left_out = ["%s (%s)" % (item["path"], item["why"]) for item in frozen.skipped]
     _add_editable(code, program, environ)
@@ -136,7 +143,9 @@ def again(old: Mapping[str, Any], link: Sequence[str], cwd: str) -> Code:
             raise UsageError("%s cannot be linked: it has no place in the run" % name, "use its absolute path")
         links[path] = {"path": path, "target": target, "why": "asked for"}
     spec["links"] = list(links.values())
-    return Code(spec, str(old["project"]))
+    code = Code(spec, str(old["project"]))
+    code.tracking = dict(old.get("tracking") or {})
+    return code
 
 
 def check_reach(api: Api, environ: Mapping[str, str]) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
-from runyard.cli import common, complete, text
+from runyard.cli import common, complete, text, tracked
+from runyard.cli.columns import columns_of, split_columns
 from runyard.cli.follow import detail_label, ended_text
 from runyard.cli.submit import code_text
+from runyard.client.api import Api
 from runyard.wire import states
 from runyard.wire.errors import UsageError
 
@@ -26,7 +28,9 @@ FILES = {
 
 
 @common.command(
-    "ls", help="List runs, newest first. QUERY: words that must all occur in command, message, name or tags."
+    "ls",
+    help="List runs, newest first. QUERY: words that must all occur, or an expression such as "
+    "'metrics.loss < 0.1 and params.lr >= 1e-3' (docs/search.md).",
 )
 @click.argument("query", nargs=-1)
 @click.option("-p", "--project", metavar="NAME", help="Only this project.", shell_complete=complete.projects)
@@ -39,13 +43,16 @@ FILES = {
 @click.option("-u", "--user", metavar="NAME", help="Only runs of this user.")
 @click.option("--name", metavar="NAME", help="Only the run of this name.")
 @click.option("--trash", is_flag=True, help="The runs in the trash instead.")
+@click.option("--archived", is_flag=True, help="The archived runs instead.")
+@click.option("-o", "--order", metavar="FIELDS", help="E.g. metrics.loss, or -metrics.acc for the largest first.")
+@click.option("-c", "--columns", metavar="FIELDS", help="Show these parameters, metrics and fields, e.g. lr,loss.")
 @click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="At most N runs; default %d." % DEFAULT_LIMIT)
 @click.option("-a", "--all", "everything", is_flag=True, help="All runs.")
 @click.option("-q", "--quiet", is_flag=True, help="Ids only, of all runs that fit.")
 @common.json_option
 def ls(
     query: tuple[str, ...], state: tuple[str, ...], limit: int | None, everything: bool, quiet: bool, as_json: bool,
-    trash: bool, tag: tuple[str, ...], **filters: Any
+    trash: bool, tag: tuple[str, ...], columns: str | None, **filters: Any
 ) -> int:  # fmt: skip
     """List runs."""
     wrong = [name for name in state if name not in states.RUN_STATES]
@@ -53,25 +60,39 @@ def ls(
         raise UsageError("no state %r" % wrong[0], "states: " + ", ".join(states.RUN_STATES))
     narrowed = bool(query or state or tag or trash or any(filters.values()))
     most = limit or (None if everything or quiet or as_json else DEFAULT_LIMIT)
+    filters.update(
+        q=" ".join(query) or None,
+        state=list(state),
+        trashed=trash or None,
+        archived=filters["archived"] or None,
+        tag=list(tag),
+    )
     with common.server() as api:
-        found = api.all_runs(
-            most, q=" ".join(query) or None, state=list(state), trashed=trash or None,
-            tag=list(tag), outputs=(as_json and not quiet) or None, **filters
-        )  # fmt: skip
-        if quiet:
-            for run in found:
-                click.echo(run["id"])
-            return 0
-        runs = list(found)
+        if columns is not None and not quiet:
+            shown = columns_of(api, split_columns(columns), most, filters, as_json)
+        else:
+            shown = _list(api, most, filters, quiet, as_json)
+        if not shown and not quiet and not as_json:
+            common.nothing_fits(api, "no runs%s" % (" fit" if narrowed else " yet; try: runyard demo"), filters)
+    if most and shown == most and not limit:
+        text.notice("%s %d; all: runyard ls -a" % ("the first" if filters["order"] else "the newest", most))
+    return 0
+
+
+def _list(api: Api, most: int | None, filters: Json, quiet: bool, as_json: bool) -> int:
+    """Print runs; return how many."""
+    found = api.all_runs(most, outputs=(as_json and not quiet) or None, **filters)
+    if quiet:
+        for run in found:
+            click.echo(run["id"])
+        return 0
+    runs = list(found)
     if as_json:
         common.print_json(runs)
-    elif runs:
+        return 0
+    if runs:
         click.echo(listing(runs))
-        if most and len(runs) == most and not limit:
-            text.notice("the newest %d; all: runyard ls -a" % most)
-    else:
-        text.notice("no runs%s" % (" fit" if narrowed else " yet; try: runyard demo"))
-    return 0
+    return len(runs)
 
 
 def listing(runs: list[Json]) -> str:
@@ -128,6 +149,7 @@ def description(run: Json) -> str:
         ("id", run["id"]),
         ("state", state),
         (detail_label(run), str((run.get("end") or {}).get("detail") or "")),
+        ("progress", tracked.progress(run)),
         ("waits", text.reasons(run.get("wait_reasons") or [])),
         ("expected", text.local_time(run.get("expected_start")) if run.get("expected_start") else ""),
         ("project", run["project"]),
@@ -155,10 +177,13 @@ def description(run: Json) -> str:
         *_environment(run.get("environment") or {}),
         ("files", _place(run)),
         ("warning", _warning(attempts)),
+        ("captured", ", ".join((run.get("capture") or {}).get("active") or [])),
+        ("notes", "; ".join(tracked.remarks(run))),
     ]
     parts = [text.pairs(rows)]
     if len(attempts) > 1 or (attempts and not ended):
         parts.append(text.table([_attempt(a) for a in attempts], ("ATTEMPT", "HOST", "SLOTS", "STARTED", "END")))
+    parts += tracked.tables(run)
     outputs = run.get("outputs") or []
     if outputs:
         parts.append(text.table([(o["path"], text.size(o.get("size")), o.get("type") or "") for o in outputs[:20]],
@@ -177,7 +202,7 @@ def _environment(recorded: Json) -> list[tuple[str, str]]:
         str(recorded.get("os") or ""),
         "NVIDIA driver " + _version(str(recorded["driver"])) if recorded.get("driver") else "",
         "in " + str(recorded["container"]) if recorded.get("container") else "",
-        *(recorded.get("lock_files") or []),
+        *(recorded.get("files") or []),
     ]
     editable = recorded.get("editable") or {}
     variables = recorded.get("variables") or {}

@@ -81,7 +81,7 @@ def _dispatch(kind: str, value: Any) -> int:
 def _report(exc: Exception, command: str, verbose: bool) -> int:
     import errno
 
-    from runyard.cli.text import hint, notice
+    from runyard.cli.text import hint, notice, place
     from runyard.wire.errors import RunyardError
 
     if verbose:
@@ -90,6 +90,10 @@ def _report(exc: Exception, command: str, verbose: bool) -> int:
         traceback.print_exception(type(exc), exc, exc.__traceback__)
     if isinstance(exc, RunyardError):
         notice("runyard: " + exc.message)
+        query, column = exc.details.get("query"), exc.details.get("column")
+        if isinstance(query, str) and isinstance(column, int):
+            for line in place(query, column):
+                notice("  " + line)
         then = hint(exc, command)
         if then:
             notice("  " + then)

@@ -129,6 +129,8 @@ def _rerun(run: str, changed: tuple[str, ...], sets: tuple[str, ...], code: str,
             frozen = freeze.freeze(options, place, path, environ)
         else:
             frozen = freeze.again(old, options["link"], submit.working_directory())
+        if options["no_capture"]:
+            frozen.tracking["capture"] = []
         given = submit.variables(options["env"])
         missing = [name for name in (old.get("environment") or {}).get("set") or [] if name not in given]
         if missing:

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 AGENT_WAIT_S = 10.0
-OWN_VARIABLES = ("RUNYARD_RUN_ID", "RUNYARD_ATTEMPT", "RUNYARD_RUN_DIR", "RUNYARD_RESUMED", "RUNYARD_TOKEN")
+OWN_VARIABLES = (
+    "RUNYARD_RUN_ID",
+    "RUNYARD_ATTEMPT",
+    "RUNYARD_RUN_DIR",
+    "RUNYARD_RESUMED",
+    "RUNYARD_SPOOL",
+    "RUNYARD_TOKEN",
+)
 """Variables of the run that this submit may come from: they must not reach the new one."""
 
 
@@ -175,6 +182,7 @@ def build(
         "shell": options["shell"],
         "pty": not options["no_pty"],
         **code.spec,
+        "tracking": code.tracking,
         "environment": recorded,
         "env": env,
     }

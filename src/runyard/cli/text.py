@@ -31,6 +31,18 @@ def notice(text: str) -> None:
     sys.stderr.flush()
 
 
+def place(query: str, column: int, width: int = 100) -> list[str]:
+    """Return the line of a query and one with a caret below its ``column`` (from 1); of a long one what is around it."""
+    at = max(0, min(column - 1, len(query)))
+    start = max(0, at - width // 2) if len(query) > width else 0
+    piece = query[start : start + width]
+    before = ("…" if start else "") + plain(query[start:at])
+    return [
+        ("…" if start else "") + plain(piece) + ("…" if start + width < len(query) else ""),
+        " " * len(before) + "^",
+    ]
+
+
 def hint(error: RunyardError, command: str) -> str:
     """Return what a person can do after an error; what the server tells programs to read is replaced."""
     if "/openapi.json" not in error.hint and "docs/protocol.md" not in error.hint:

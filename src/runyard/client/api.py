@@ -6,6 +6,8 @@ the server meant (`wire.errors`).
 
 from __future__ import annotations
 
+import sys
+from array import array
 from typing import NamedTuple
 
 from runyard.wire.errors import NotFoundError, UnavailableError
@@ -91,15 +93,16 @@ class Api:
         return [str(run_id) for run_id in answer["ids"]]
 
     def runs(self, **filters: Any) -> Json:
-        """Return one page, ``{"runs", "next"}``, newest first.
+        """Return one page, ``{"runs", "next", "hints"}``.
 
-        Filters: q, project, state, tag (lists repeat), user, name, trashed, limit, before (the cursor of a page). The runs
-        have ``outputs`` only where these are asked for (``outputs=True``): they may be very many.
+        Filters: q (words or an expression), order, project, state, tag (lists repeat), user, name, trashed, archived,
+        limit, before (the cursor of a page). By default the newest run comes first. The runs have ``outputs`` only where
+        these are asked for (``outputs=True``): they may be very many.
         """
         return self._json("GET", PREFIX + "/runs" + _query(**filters))
 
     def all_runs(self, limit: int | None = None, **filters: Any) -> Iterator[Json]:
-        """Yield runs that fit, newest first, at most ``limit``, fetching pages as needed."""
+        """Yield runs that fit in their order, at most ``limit``, fetching pages as needed."""
         before, left = None, limit
         while left is None or left > 0:
             page = self.runs(limit=PAGE if left is None else min(left, PAGE), before=before, **filters)
@@ -109,12 +112,16 @@ class Api:
             if not before or not page["runs"]:
                 return
 
+    def table(self, **filters: Any) -> Json:
+        """Return runs as columns, ``{"columns", "data", "next", "hints"}``; ``columns``: names of fields."""
+        return self._json("GET", PREFIX + "/table" + _query(**filters), timeout=600.0)
+
     def run(self, ref: str) -> Json:
         """Return a run; ``ref``: id, unique prefix, unique name, ``@last``."""
         return self._json("GET", _run(ref))
 
     def edit(self, ref: str, changes: Json) -> Json:
-        """Change any of message, name, project, priority, add_tags, remove_tags."""
+        """Change any of message, name, project, priority, archived, add_tags, remove_tags."""
         return self._json("PATCH", _run(ref), changes)
 
     def kill(self, ref: str, now: bool = False) -> Json:
@@ -173,6 +180,38 @@ class Api:
     def output(self, ref: str, path: str) -> Iterator[bytes]:
         """Yield the bytes of an output."""
         return self.http.stream("GET", _run(ref, "/files/" + quote(path)))
+
+    # What runs log
+
+    def series(self, ref: str, metric: str, **options: Any) -> Json:
+        """Return ``{"metric", "steps", "times", "values", "count", "sampled"}``: arrays, exact to the bit.
+
+        Options: points (0: all), method (lttb, minmax, none), start and end (steps).
+        """
+        import json
+
+        path = _run(ref, "/series" + _query(metric=metric, **options))
+        response = self.http.open("GET", path, headers={"Accept": "application/octet-stream"})
+        data = response.read()
+        if not response.reusable:
+            self.http.close()
+        line, _, rest = data.partition(b"\n")
+        head = json.loads(line)
+        size = head["points"] * 8
+        columns: Json = {"steps": array("q"), "times": array("q"), "values": array("d")}
+        for place, column in enumerate(columns.values()):
+            column.frombytes(rest[place * size : (place + 1) * size])
+            if sys.byteorder != "little":
+                column.byteswap()
+        return dict(columns, metric=head["metric"], count=head["count"], sampled=head["points"] < head["count"])
+
+    def media(self, ref: str) -> list[Json]:
+        """Return what a run logged besides numbers: name, step, kind, format, size, sha256."""
+        return list(self._json("GET", _run(ref, "/media"))["media"])
+
+    def medium(self, ref: str, sha256: str) -> Iterator[bytes]:
+        """Yield the content of a medium."""
+        return self.http.stream("GET", _run(ref, "/media/" + quote(sha256)))
 
     def tree(self, tree: str) -> Iterator[bytes]:
         """Yield a frozen tree as an uncompressed tar (pax)."""

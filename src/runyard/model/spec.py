@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from runyard.wire.errors import InvalidError
 from runyard.wire.ids import is_run_id
+from runyard.wire.settings import CAPTURE, parse_goal
 
 Json = dict[str, Any]
 _STR, _BOOL, _INT = (str,), (bool,), (int,)
@@ -43,6 +44,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], Any]] = {
     "adopt": ((list,), []),
     "pythonpath": ((list,), []),
     "environment": ((dict,), {}),
+    "tracking": ((dict,), {}),
     "rerun_of": (_STR, None),
     "sweep": (_STR, None),
 }
@@ -177,7 +179,24 @@ def _check(spec: Json) -> list[str]:
         problems.append("the time limit is not positive")
     if not spec["in_place"] and not isinstance(spec["snapshot"].get("tree"), str):
         problems.append("snapshot.tree is missing")
-    return problems + _check_resources(spec["resources"])
+    return problems + _check_resources(spec["resources"]) + _check_tracking(spec["tracking"])
+
+
+def _check_tracking(tracking: Json) -> list[str]:
+    """Check what is to be captured: ``capture`` (kinds), ``pattern`` (regular expressions), ``goal``."""
+    problems = [f"unknown field tracking.{name}" for name in tracking if name not in ("capture", "pattern", "goal")]
+    for name in ("capture", "pattern"):
+        value = tracking.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            problems.append(f"tracking.{name} is no list of texts")
+    unknown = [kind for kind in tracking.get("capture") or [] if kind not in CAPTURE]
+    if unknown and not problems:
+        problems.append(f"tracking.capture has {unknown[0]!r}; there are {', '.join(CAPTURE)}")
+    try:
+        parse_goal(tracking.get("goal") or "")
+    except (ValueError, AttributeError):
+        problems.append(f"tracking.goal is {tracking['goal']!r:.60}, which is no `max METRIC` or `min METRIC`")
+    return problems
 
 
 def _check_resources(resources: Json) -> list[str]:

@@ -7,7 +7,20 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from runyard import __version__
-from runyard.server import admin, agents, attempts, browser, errors, files, runlogs, runs, tokens, trees
+from runyard.server import (
+    admin,
+    agents,
+    attempts,
+    browser,
+    errors,
+    files,
+    runlogs,
+    runs,
+    table,
+    tokens,
+    tracking,
+    trees,
+)
 from runyard.server.auth import authorize
 from runyard.server.context import Context
 from runyard.server.gate import Gate
@@ -17,6 +30,7 @@ _TAGS = [
     {"name": "runs", "description": "Submit, look, change, end."},
     {"name": "logs", "description": "What runs print."},
     {"name": "outputs", "description": "Files that runs write."},
+    {"name": "tracking", "description": "What runs log."},
     {"name": "trees", "description": "Frozen code."},
     {"name": "tokens", "description": "Credentials for programs and other hosts."},
     {"name": "server", "description": "The server and the yard as a whole."},
@@ -42,7 +56,7 @@ def create_api(context: Context) -> FastAPI:
     api.state.context = context
     errors.install(api)
     # Routes with fixed names come before those that take any name.
-    for module in (admin, browser, runs, runlogs, files, trees, agents, attempts, tokens):
+    for module in (admin, browser, runs, table, runlogs, files, tracking, trees, agents, attempts, tokens):
         api.include_router(module.router)
     _describe_submit(api)
     return api

@@ -16,9 +16,11 @@ from runyard.server.context import Ctx
 from runyard.server.replies import JsonReply
 from runyard.server.shapes import Finish, HandBack, Outputs, PhaseChange
 from runyard.wire.errors import ForbiddenError
+from runyard.wire.spool import MAX_RECORD, SEGMENT_BYTES
 
 router = APIRouter(prefix="/api/v1/attempts", tags=["attempts"])
 Attempt = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+Stream = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 PIECE = 1 << 20
 """Bytes of a log that are handed on at a time."""
 
@@ -63,6 +65,17 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
             held.clear()
     if held:
         yield bytes(held)
+
+
+@router.put("/{attempt}/spool/{stream}", openapi_extra=AGENTS, summary="Send records of a spool stream")
+async def put_spool(
+    attempt: Attempt, stream: Stream, request: Request, ctx: Ctx, first: Annotated[int, Query(ge=0)], lost: bool = False
+) -> Response:
+    """Whole records (docs/spool.md), the first with that number; ``next``: the number of the first that is not here."""
+    request.scope["runyard.body_limit"] = MAX_RECORD + SEGMENT_BYTES
+    data = await request.body()
+    following = await run_in_threadpool(ctx.yard.append_spool, attempt, stream, first, data, lost)
+    return JsonReply({"next": following})
 
 
 @router.put("/{attempt}/outputs", openapi_extra=AGENTS, summary="Report what an attempt has written")

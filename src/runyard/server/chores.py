@@ -1,4 +1,4 @@
-"""What the yard does besides: notices about ended runs, and upkeep (trash, thinning, hashes). A thread for each."""
+"""What the yard does besides: log tails and notices of ended runs, and upkeep (trash, thinning, hashes, compaction)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import queue
 import threading
 
 from runyard.services.api import YardService
+from runyard.services.ingest import COMPACT
 from runyard.wire.errors import RunyardError
 
 logger = logging.getLogger("runyard.server.chores")
@@ -49,6 +50,8 @@ class Chores:
 
     def notify(self, topic: str) -> None:
         """Take a topic of the yard. From any thread; never blocks."""
+        if topic == COMPACT:
+            self._due.set()
         if not topic.startswith(ENDED):
             return
         self._due.set()
@@ -72,6 +75,7 @@ class Chores:
             if not run_id:
                 continue
             try:
+                self._yard.keep_log_tail(run_id)
                 self._yard.notify(run_id, self._url)
             except RunyardError as exc:
                 logger.warning("no notice about run %s: %s", run_id, exc.message)

@@ -80,7 +80,11 @@ def get_file(
     if_range: Annotated[str | None, Header()] = None,
 ) -> Response:
     """``Range`` is understood (one range)."""
-    fd = open_regular(ctx.yard.output_place(ref, path, who))
+    return serve(open_regular(ctx.yard.output_place(ref, path, who)), path, range_header, if_range)
+
+
+def serve(fd: int, path: str, range_header: str | None, if_range: str | None) -> Response:
+    """Return the bytes of an open file, or a range of them, with headers that make it harmless in a browser."""
     try:
         found = os.fstat(fd)
         tag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from typing import Any
 
@@ -136,6 +137,7 @@ def answers(info: dict[str, Any]) -> bool:
 def publish(home: Home, info: dict[str, Any]) -> None:
     """Write server.json (0600, atomically): from now on commands find this server."""
     data = json.dumps(info, indent=1, ensure_ascii=True).encode("ascii") + b"\n"
+    files.write_atomic(home.interpreter, sys.executable.encode("utf-8", "surrogateescape") + b"\n", 0o644)
     files.write_atomic(home.server_json, data, 0o600)
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from runyard.server.auth import OWNERS, READERS
 from runyard.server.context import Context, Ctx, Who
 from runyard.server.replies import JsonReply
-from runyard.server.shapes import Changes, Kill, RunFilter, RunSpecWithEnv, Submit
+from runyard.server.shapes import Changes, Filter, Kill, RunFilter, RunSpecWithEnv, Submit
 from runyard.services.api import Actor
 from runyard.wire import states
 from runyard.wire.errors import InvalidError
@@ -63,15 +63,20 @@ def _submit(body: bytes, ctx: Context, who: Actor) -> Response:
     return JsonReply({"ids": ctx.yard.submit(specs, submit.env, who)})
 
 
-@router.get("", openapi_extra=READERS, summary="Search runs, newest first")
+@router.get("", openapi_extra=READERS, summary="Search runs")
 def get_runs(request: Request, filters: Annotated[RunFilter, Query()], ctx: Ctx, who: Who) -> Response:
     """``next`` is the cursor of the next page, null on the last one."""
+    return JsonReply(ctx.yard.runs(as_sent(request, filters), who))
+
+
+def as_sent(request: Request, filters: Filter) -> dict[str, Any]:
+    """Return the parameters of a search with every byte: the framework replaces those that are not UTF-8."""
     given = filters.model_dump(exclude_none=True)
-    # The framework replaces bytes that are not UTF-8; messages and commands may have some.
     query = urllib.parse.parse_qs(request.scope["query_string"].decode("latin-1"), errors="surrogateescape")
-    if "q" in query:
-        given["q"] = query["q"][-1]
-    return JsonReply(ctx.yard.runs(given, who))
+    given.update((name, query[name][-1]) for name in ("q", "order") if name in query)
+    if "columns" in query:
+        given["columns"] = query["columns"]
+    return given
 
 
 @router.get("/{ref}", openapi_extra=READERS, summary="One run")
@@ -80,7 +85,9 @@ def get_run(ref: Ref, ctx: Ctx, who: Who) -> Response:
     return JsonReply(ctx.yard.run(ref, who))
 
 
-@router.patch("/{ref}", openapi_extra=OWNERS, summary="Change a run's message, name, project, priority or tags")
+@router.patch(
+    "/{ref}", openapi_extra=OWNERS, summary="Change a run's message, name, project, priority or tags; archive it"
+)
 def patch_run(ref: Ref, changes: Changes, ctx: Ctx, who: Who) -> Response:
     """Fields that are not sent stay as they are."""
     given = changes.model_dump(exclude_unset=True)

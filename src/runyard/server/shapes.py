@@ -145,6 +145,14 @@ class Adopt(Body):
     target: Text
 
 
+class Tracking(Body):
+    """What is captured of a run without any change to its code."""
+
+    capture: list[Literal["params", "logs", "files", "data", "hardware"]] = []
+    pattern: list[Text] = Field([], description="regular expressions for metrics in what the run prints")
+    goal: Text = Field("", description="`max METRIC` or `min METRIC`")
+
+
 class RunSpec(Body):
     """A run as submitted: the fields of `model.spec`, in their form."""
 
@@ -175,6 +183,7 @@ class RunSpec(Body):
     adopt: list[Adopt] = []
     pythonpath: list[Near] = []
     environment: Json = {}
+    tracking: Tracking = Field(default_factory=Tracking.model_construct)
     rerun_of: Text | None = None
     sweep: Text | None = None
 
@@ -192,6 +201,13 @@ class Submit(Body):
     env: dict[Text, Text] | None = None
 
 
+class OwnRun(Body):
+    """A run that a program began by itself."""
+
+    run: RunSpec
+    started_us: Annotated[int, Field(ge=0, description="microseconds since 1970 UTC")]
+
+
 class Changes(Body):
     """What can be changed on a run; at least one."""
 
@@ -199,6 +215,7 @@ class Changes(Body):
     name: Project | None = None
     project: Project | None = None
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] | None = None
+    archived: bool | None = None
     add_tags: list[Name] | None = None
     remove_tags: list[Name] | None = None
 
@@ -229,20 +246,36 @@ class Exchange(Body):
     token: Annotated[str, Field(max_length=200)]
 
 
-class RunFilter(BaseModel):
-    """Parameters of a search for runs."""
+class Filter(BaseModel):
+    """Parameters of every search for runs."""
 
     model_config = ConfigDict(extra="forbid")
-    q: str | None = Field(None, description="words that all occur")
+    q: str | None = Field(None, description="words that all occur, or an expression (docs/search.md)")
+    order: str | None = Field(None, description="fields, with - from the largest; default: -run.created")
     project: str | None = None
     state: list[Literal["queued", "held", "running", "finished", "failed", "killed", "lost"]] | None = None
     tag: list[str] | None = Field(None, description="all of them")
     user: str | None = None
     name: str | None = None
     trashed: bool = False
+    archived: bool = Field(False, description="those that are archived, which else are left out")
+    before: str | None = Field(None, pattern="^[A-Za-z0-9_-]{1,5000}$", description="`next` of the page before")
+
+
+class RunFilter(Filter):
+    """Parameters of a search for runs as JSON."""
+
     outputs: bool = Field(False, description="with the outputs of each run, which may be very many")
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    before: str | None = Field(None, pattern="^[0-9]{1,18}$", description="`next` of the page before")
+
+
+class TableFilter(Filter):
+    """Parameters of a search for runs as columns."""
+
+    columns: list[str] | None = Field(
+        None, description="fields; default: id, project, name, state, created_at, params.*, metrics.*"
+    )
+    limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
 
 
 class LogQuery(BaseModel):

@@ -6,6 +6,7 @@ docs/protocol.md. Errors are the classes of `runyard.wire.errors`.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -37,6 +38,18 @@ class LogPlace(NamedTuple):
     """Its number."""
 
 
+class Series(NamedTuple):
+    """Points of a metric, in the order of their steps."""
+
+    metric: str
+    total: int
+    """How many there are in the range that was asked for; more than are here when some were left out."""
+    steps: array[int]
+    times: array[int]
+    """Microseconds since 1970 UTC."""
+    values: array[float]
+
+
 class YardService(Protocol):
     """What the yard does. ``ref`` is a run id, a unique prefix, a unique name or ``@last``."""
 
@@ -45,6 +58,10 @@ class YardService(Protocol):
     def submit(self, specs: Sequence[Json], env: Mapping[str, str] | None, actor: Actor) -> list[str]: ...
     def run(self, ref: str, actor: Actor) -> Json: ...
     def runs(self, filters: Mapping[str, Any], actor: Actor) -> Json: ...
+    def table(self, filters: Mapping[str, Any], actor: Actor) -> Json:
+        """Return a page of runs as columns: ``{"columns": [name...], "data": [[value...]...], "next", "hints"}``."""
+        ...
+
     def edit(self, ref: str, changes: Mapping[str, Any], actor: Actor) -> Json: ...
     def kill(self, ref: str, now: bool, actor: Actor) -> Json: ...
     def hold(self, ref: str, actor: Actor) -> Json: ...
@@ -59,6 +76,18 @@ class YardService(Protocol):
 
     def output_place(self, ref: str, path: str, actor: Actor) -> str:
         """Return the absolute path of an output; raises NotFoundError; never outside of the run's directory."""
+        ...
+
+    def series(
+        self, ref: str, metric: str, actor: Actor, *, points: int = 1000, method: str = "lttb",
+        start: int | None = None, end: int | None = None,
+    ) -> Series:  # fmt: skip
+        """Return points of a metric between two steps, at most ``points`` (0: all); see `services.series`."""
+        ...
+
+    def media(self, ref: str, actor: Actor) -> list[Json]: ...
+    def media_place(self, ref: str, sha256: str, actor: Actor) -> str:
+        """Return the absolute path of the content of a medium of a run; raises NotFoundError."""
         ...
 
     # Tokens
@@ -81,10 +110,18 @@ class YardService(Protocol):
         """Let an agent take nothing new, and end once all that it has is reported; it is over when it says hello again."""
         ...
 
+    def begin_own(self, agent: str, spec: Json, started_us: int) -> Json:
+        """Take in a run that a program on an agent's host began by itself; return its assignment."""
+        ...
+
     def phase(self, attempt: str, epoch: int, phase: str) -> Json: ...
     def finish(self, ends: Sequence[Json]) -> dict[str, str]: ...
     def hand_back(self, attempt: str, epoch: int, why: str) -> Json: ...
     def append_log(self, attempt: str, offset: int, data: bytes) -> int: ...
+    def append_spool(self, attempt: str, stream: str, first: int, data: bytes, lost: bool = False) -> int:
+        """Take in records of a stream (docs/spool.md); return the number of the first that is not here."""
+        ...
+
     def report_outputs(self, attempt: str, outputs: Sequence[Json]) -> list[str]: ...
     def upload_place(self, attempt: str, path: str) -> str:
         """Return where an output's bytes are to be written (a server that shares no directory with the agent)."""
@@ -109,6 +146,10 @@ class YardService(Protocol):
 
     def du(self) -> Json: ...
     def upkeep(self, stop: Callable[[], bool]) -> int: ...
+    def keep_log_tail(self, run_id: str) -> None:
+        """Remember the end of the log of a run that has ended, to search."""
+        ...
+
     def notify(self, run_id: str, url: str) -> bool: ...
     def gc(self, body: Json, actor: Actor) -> Json: ...
     def backup(self, path: str, actor: Actor) -> Json: ...

@@ -6,15 +6,17 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runyard.store import events, runs
+from runyard.store import events, names, runs
 from runyard.store.database import Connection, Database
 from runyard.wire.errors import UnavailableError
 from runyard.wire.paths import Home
 from runyard.wire.timing import Timing
+
+NAMES_MAX = 200_000
 
 
 class Topics:
@@ -60,6 +62,24 @@ class Clock:
         return time.monotonic()
 
 
+class Names:
+    """Numbers of names of parameters and metrics, remembered: they never change. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def get(self, db: Database, wanted: Collection[str]) -> dict[str, int]:
+        """Return the numbers of names, which are stored if they are new."""
+        known = self._known
+        unknown = [name for name in wanted if name not in known]
+        found = {name: known[name] for name in wanted if name in known}
+        if unknown:
+            new = db.write(lambda connection: names.add(connection, unknown))
+            found.update(new)
+            self._known = {**known, **new} if len(known) + len(new) <= NAMES_MAX else new
+        return found
+
+
 @dataclass(kw_only=True)
 class Context:
     """The arguments that all services share."""
@@ -72,6 +92,9 @@ class Context:
     """Key of the run tokens, 32 bytes, kept beside the database in a 0600 file."""
     topics: Topics = field(default_factory=Topics)
     timing: Timing = field(default_factory=Timing)
+    names: Names = field(default_factory=Names)
+    loose_blocks: dict[int, int] = field(default_factory=dict)
+    """Blocks of points that came since the last compaction, by run."""
     doubtful_launches: dict[str, float] = field(default_factory=dict)
     """Environment files of which it is not known whether a run needs them, because the database went away, and since
     when (monotonic seconds)."""

@@ -85,7 +85,7 @@ def release(changes: Change, ref: str, actor: Actor) -> str:
 
 
 def edit(changes: Change, ref: str, body: Mapping[str, Any], actor: Actor) -> str:
-    """Change message, name, project, priority, tags.
+    """Change message, name, project, priority, tags, and whether a run is archived.
 
     Raises:
         InvalidError: naming every field that cannot be changed or has a wrong value.
@@ -100,6 +100,8 @@ def edit(changes: Change, ref: str, body: Mapping[str, Any], actor: Actor) -> st
     values = {name: body[name] for name in ("message", "name", "project") if name in body}
     if "priority" in body:
         values["priority_rank"] = -body["priority"]
+    if "archived" in body:
+        values["archived_at"] = changes.now_us if body["archived"] else None
     if values:
         runs.set_fields(changes.connection, run.id, **values)
     runs.set_tags(changes.connection, run.id, body.get("add_tags") or (), body.get("remove_tags") or ())
@@ -124,6 +126,7 @@ _EDITABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: isinstance(v, int) and not isinstance(v, bool) and abs(v) <= PRIORITY_LIMIT,
         f"a whole number of at most {PRIORITY_LIMIT}, or its negative",
     ),
+    "archived": (lambda v: isinstance(v, bool), "true or false"),
     "add_tags": (_are_tags, "a list of printable texts of 1 to 200 characters"),
     "remove_tags": (_are_tags, "a list of printable texts of 1 to 200 characters"),
 }

@@ -15,6 +15,7 @@ from runyard.store.types import dump_json, escape
 from runyard.wire import states
 from runyard.wire.errors import InvalidError
 from runyard.wire.paths import run_dir_name
+from runyard.wire.settings import parse_goal
 
 
 def request_of(run_id: str, priority: int, seq: int, resources: Json, limit: float | None, user: str) -> Request:
@@ -56,6 +57,9 @@ class Common:
     env_hash: str | None
     resource_key: str
     resources: str
+    goal: tuple[int, str] | None
+    code: tuple[str | None, str | None, int | None]
+    """Commit, branch, and whether the tree differed from it; None where it is not known."""
 
 
 class Encoder:
@@ -92,6 +96,8 @@ class Encoder:
             env_hash=env_hash,
             resource_key=resource_key(request_of("", 0, 0, shared["resources"], shared["time_limit_s"], "")),
             resources=self._text(shared["resources"]),
+            goal=parse_goal(str(shared["tracking"].get("goal") or "")),
+            code=_code(shared["snapshot"]),
         )
 
     def _text(self, value: Any) -> str:
@@ -128,8 +134,9 @@ def rows(
                 int(not shared["hold"] and spec.id not in waiting), -shared["priority"], now_us, 0, 0, 0, 0,
                 shared["retries"], int(shared["requeue"]), common.resource_key, common.resources,
                 shared["time_limit_s"], rest, digest, escape(command_text(spec.command)), shared["snapshot"].get("tree"),
-                common.env_hash, launch_id, escape(f"runs/{shared['project']}/{place}{spec.id}"),
-                _escaped(shared["sweep"]),
+                *common.code, common.env_hash, launch_id, escape(f"runs/{shared['project']}/{place}{spec.id}"),
+                _escaped(shared["sweep"]), _escaped(common.goal[1]) if common.goal else None,
+                common.goal[0] if common.goal else None,
             )
         )  # fmt: skip
     return found
@@ -137,3 +144,12 @@ def rows(
 
 def _escaped(text: str | None) -> str | None:
     return None if text is None else escape(text)
+
+
+def _code(snapshot: Json) -> tuple[str | None, str | None, int | None]:
+    commit, branch, dirty = (snapshot.get(name) for name in ("commit", "branch", "dirty"))
+    return (
+        escape(commit) if isinstance(commit, str) else None,
+        escape(branch) if isinstance(branch, str) else None,
+        int(dirty) if isinstance(dirty, bool) else None,
+    )

@@ -18,22 +18,24 @@ from runyard.wire.paths import manifest_path
 SNAPSHOT_FIELDS = ("tree", "commit", "branch", "dirty", "changed", "files", "bytes")
 
 
+_EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - UTC is written behind it
+
+
 def iso(time_us: int | None) -> str | None:
     """Return a time as ISO 8601 in UTC with microseconds; None for none, and for one that has no such form."""
     if time_us is None or not states.TIMES_US[0] <= time_us <= states.TIMES_US[1]:
         return None
-    seconds, micros = divmod(time_us, 1_000_000)
-    stamp = dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=micros)
-    return stamp.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return (_EPOCH + dt.timedelta(microseconds=time_us)).isoformat(timespec="microseconds") + "Z"
 
 
 def runs_json(context: Context, connection: Connection, rows: Sequence[Any], with_outputs: bool) -> list[Json]:
     """Return several runs, by a few queries, whatever their number; their outputs, which may be very many, if asked to."""
-    ids = [row.id for row in rows]
+    found = runs.records(rows)
+    ids = [row.id for row in found]
     tags = runs.tags(connection, ids)
     tries = attempts.of_runs(connection, ids)
     names = hosts.names(connection)
-    values = [run_json(context, row, tags.get(row.id, []), tries.get(row.id, []), names) for row in rows]
+    values = [run_json(context, row, tags.get(row.id, []), tries.get(row.id, []), names) for row in found]
     if with_outputs:
         files = outputs.of_runs(connection, ids)
         for value in values:
@@ -76,10 +78,10 @@ def run_json(context: Context, row: Any, tags: list[str], tries: Sequence[Any], 
         "host": names.get(row.host_id, row.host_id) if row.host_id else None,
         "slots": list(current.slots) if current is not None else [],
         "snapshot": {name: snapshot.get(name) for name in SNAPSHOT_FIELDS},
-        "code_frozen": not spec.get("in_place"),
+        "code_frozen": bool(snapshot.get("tree")),
         "links": spec.get("links") or [],
         # What it takes to run it again:
-        **{name: spec.get(name) for name in ("also", "adopt", "pythonpath", "shell", "pty", "fresh")},
+        **{name: spec.get(name) for name in ("also", "adopt", "pythonpath", "shell", "pty", "fresh", "tracking")},
         "requeue": bool(row.requeue),
         "env_hash": row.env_hash,
         "sweep": row.sweep,
@@ -89,6 +91,7 @@ def run_json(context: Context, row: Any, tags: list[str], tries: Sequence[Any], 
         "data": [],
         "files": files_state(context, row),
         "trashed_at": iso(row.trashed_at),
+        "archived_at": iso(row.archived_at),
         "run_dir": run_dir(context, row),
     }
 
@@ -171,9 +174,8 @@ def files_state(context: Context, row: Any) -> str:
     """Return ``none yet``, ``here``, ``thinned`` (unchanged code was removed; `checkout` has it), ``trashed`` or ``gone``."""
     if row.trashed_at is not None:
         return "trashed"
-    base = base_dir(context, row)
     # Of a run on a host that shares nothing no tree was filled here: there may be a log, and no output.
-    tree_is_due = os.path.exists(manifest_path(base))
-    if os.path.isdir(run_dir(context, row) if tree_is_due else base):
+    base = base_dir(context, row)
+    if os.path.isdir(run_dir(context, row)) or (os.path.isdir(base) and not os.path.exists(manifest_path(base))):
         return "thinned" if row.thinned_at is not None else "here"
     return "none yet" if row.started_at is None or row.ended_at is None else "gone"

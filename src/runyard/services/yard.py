@@ -12,6 +12,7 @@ from typing import Any
 from runyard.services import (
     assign,
     backup,
+    compact,
     control,
     disk,
     files,
@@ -19,7 +20,10 @@ from runyard.services import (
     hashing,
     lease,
     notices,
+    own,
     phases,
+    search,
+    table,
     tokens,
     views,
 )
@@ -28,10 +32,11 @@ from runyard.services.api import Actor, Json, LogPlace
 from runyard.services.context import Change, Clock, Context, change, settle_doubts, sweep_launches
 from runyard.services.find import find_run
 from runyard.services.guard import ExpiryGuard
+from runyard.services.tracking import Tracking, fill
 from runyard.store import attempts, events, hosts, migrate, outputs, records, runs
 from runyard.store.database import Connection, Database
 from runyard.wire import states
-from runyard.wire.errors import ConflictError, InvalidError, StaleError, UnavailableError
+from runyard.wire.errors import ConflictError, StaleError, UnavailableError
 from runyard.wire.files import write_atomic
 from runyard.wire.ids import new_attempt_id
 from runyard.wire.paths import Home
@@ -80,7 +85,7 @@ def _secret(path: str) -> bytes:
         return _secret(path)
 
 
-class Yard:
+class Yard(Tracking):
     """One yard. Thread-safe; see `services.api.YardService`."""
 
     def __init__(self, context: Context) -> None:
@@ -136,6 +141,7 @@ class Yard:
         with self.context.db.read() as connection:
             row = find_run(connection, ref, actor)
             value = views.runs_json(self.context, connection, [row], with_outputs=True)[0]
+            fill(connection, [row], [value], whole=True)
             if value["phase"] == states.STOPPING:  # its slots say so when it cannot be killed
                 value["wait_reasons"] = hosts.whys(connection, row.host_id, value["slots"])
             value["environment"] = records.find_environment(connection, row.env_hash) if row.env_hash else None
@@ -145,21 +151,19 @@ class Yard:
         return value
 
     def runs(self, filters: Mapping[str, Any], actor: Actor) -> Json:
-        """Return a page of runs, newest first."""
-        limit = int(filters.get("limit") or 100)
-        if not 0 < limit <= LIMIT_MAX:
-            raise InvalidError(f"limit is {limit}", f"1 to {LIMIT_MAX}")
-        wrong = [state for state in filters.get("state") or () if state not in states.RUN_STATES]
-        if wrong:
-            raise InvalidError(f"no state {wrong[0]!r}", f"one of {', '.join(states.RUN_STATES)}")
-        before = filters.get("before")
-        if before is not None and not str(before).isdecimal():
-            raise InvalidError(f"{before!r} is no cursor of a page", "give `next` of the page before")
+        """Return a page of the runs that fit; see `services.search.prepare`."""
         with self.context.db.read() as connection:
-            rows = runs.where(connection, filters, limit + 1, None if before is None else int(before))
-            more = len(rows) > limit
-            values = views.runs_json(self.context, connection, rows[:limit], bool(filters.get("outputs")))
-        return {"runs": values, "next": str(rows[limit - 1].seq) if more else None}
+            prepared = search.prepare(self.context, connection, filters)
+            page = prepared.page(connection, search.limit_of(filters, 100, LIMIT_MAX))
+            rows = runs.records(page.rows)
+            values = views.runs_json(self.context, connection, rows, bool(filters.get("outputs")))
+            fill(connection, rows, values, whole=False)
+            return {"runs": values, "next": page.next, "hints": prepared.hints(connection, page)}
+
+    def table(self, filters: Mapping[str, Any], actor: Actor) -> Json:
+        """Return a page of the runs that fit, as columns; see `services.table.make`."""
+        with self.context.db.read() as connection:
+            return table.make(self.context, connection, filters, search.limit_of(filters, 10_000, table.LIMIT_MAX))
 
     def edit(self, ref: str, changes: Mapping[str, Any], actor: Actor) -> Json:
         """Change what is said about a run."""
@@ -293,6 +297,11 @@ class Yard:
         answer: Json = self._change(lambda c: lease.drain(c, agent, on))
         return answer
 
+    def begin_own(self, agent: str, spec: Json, started_us: int) -> Json:
+        """Take in a run that a program began by itself."""
+        found: Json = self._change(lambda c: own.begin(c, agent, spec, started_us))
+        return found
+
     def phase(self, attempt: str, epoch: int, phase: str) -> Json:
         """Let an attempt enter a phase."""
         answer: Json = self._change(lambda c: phases.enter(c, attempt, epoch, phase))
@@ -342,7 +351,8 @@ class Yard:
 
     def upkeep(self, stop: Callable[[], bool]) -> int:
         """Hash outputs, empty the trash, thin old code; return how much was done. Long: call it from its own thread."""
-        return hashing.hash_outputs(self.context, stop) + disk.upkeep(self.context, stop)
+        done = compact.compact(self.context, stop) + hashing.hash_outputs(self.context, stop)
+        return done + disk.upkeep(self.context, stop)
 
     def notify(self, run_id: str, url: str) -> bool:
         """Send the notice about an ended run that the settings ask for; may take ``notify_timeout``."""

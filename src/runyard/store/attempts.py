@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, exists, select, text, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, select, text, update
 
 from runyard.store.bulk import Update, insert_rows
 from runyard.store.runs import chunks
 from runyard.store.tables import attempts, runs, slot_use
 from runyard.store.types import dump_json, escape
 
-AttemptRow = Row[Any]
+AttemptRow = Any
+Record: Any = namedtuple("Record", list(attempts.columns.keys()))  # type: ignore[misc]
+"""An attempt as a plain tuple, as `runyard.store.runs.Record`."""
 # Statements of the hot paths are built once: building one takes longer than running it.
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _FIND = select(attempts).where(attempts.c.id == bindparam("id"))
@@ -38,7 +41,8 @@ def of_runs(connection: Connection, ids: Collection[str]) -> dict[str, list[Atte
     """Return the attempts of runs, by run, first attempt first."""
     found: dict[str, list[AttemptRow]] = {}
     for some in chunks(ids):
-        for row in connection.execute(_OF_RUNS, {"ids": some}):
+        row: Any
+        for row in map(Record._make, connection.execute(_OF_RUNS, {"ids": some})):
             found.setdefault(row.run_id, []).append(row)
     return found
 
@@ -180,11 +184,11 @@ _LONG_LOST = text(
 )
 
 
-def where_expired(connection: Connection, now_us: int) -> Sequence[Row[Any]]:
+def where_expired(connection: Connection, now_us: int) -> Sequence[AttemptRow]:
     """Return current attempts of running runs whose lease is over."""
     return connection.execute(_EXPIRED, {"now": now_us}).all()
 
 
-def where_long_lost(connection: Connection, before_us: int) -> Sequence[Row[Any]]:
+def where_long_lost(connection: Connection, before_us: int) -> Sequence[AttemptRow]:
     """Return current attempts of lost runs that were lost before a time."""
     return connection.execute(_LONG_LOST, {"before": before_us}).all()

@@ -235,6 +235,8 @@ def _engine(url: URL, sqlite: bool, writer: bool = False) -> Engine:
             url, pool_size=8, max_overflow=24, isolation_level="READ COMMITTED", connect_args={"connect_timeout": 5}
         )
         _check_idle(engine)
+        if engine.dialect.name == "postgresql":
+            _keep_plans_small(engine)
         return engine
     engine = create_engine(
         url, poolclass=QueuePool, pool_size=1 if writer else 8, max_overflow=0 if writer else 24,
@@ -255,6 +257,18 @@ def _engine(url: URL, sqlite: bool, writer: bool = False) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _keep_plans_small(engine: Engine) -> None:
+    """Keep PostgreSQL from starting workers and compilers for statements that take a millisecond."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(raw: Any, _record: Any) -> None:
+        cursor = raw.cursor()
+        cursor.execute("SET max_parallel_workers_per_gather = 0")
+        cursor.execute("SET jit = off")
+        cursor.close()
+        raw.commit()
 
 
 def _check_idle(engine: Engine) -> None:

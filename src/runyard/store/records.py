@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
@@ -47,6 +47,11 @@ def save_environments(connection: Connection, contents: Mapping[str, Any], now_u
 def find_environment(connection: Connection, digest: str) -> Any:
     """Return a recorded environment, or None."""
     return connection.execute(select(environments.c.content).where(environments.c.hash == digest)).scalar()
+
+
+def all_environments(connection: Connection) -> Iterator[tuple[str, Any]]:
+    """Yield all recorded environments, each with its hash."""
+    yield from (tuple(row) for row in connection.execute(select(environments.c.hash, environments.c.content)))
 
 
 def find_token(connection: Connection, *, name: str | None = None, secret_hash: str | None = None) -> Row[Any] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -15,12 +16,10 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    or_,
     select,
     text,
     update,
 )
-from sqlalchemy.sql.elements import ColumnElement
 
 from runyard.store.bulk import Update, insert_rows
 from runyard.store.tables import attempts, run_after, run_tags, runs
@@ -28,6 +27,8 @@ from runyard.store.types import dump_json, escape
 from runyard.wire import states
 
 RunRow = Row[Any]
+Record: Any = namedtuple("Record", list(runs.columns.keys()))  # type: ignore[misc]
+"""A run as a plain tuple: looking at a field of it takes a tenth of the time that it takes of a row."""
 CHUNK = 500
 """Values per IN list: below the parameter limits of every database."""
 
@@ -72,6 +73,12 @@ _DEPENDENTS = (
 _LAUNCH_NEEDED = select(runs.c.id).where(runs.c.launch_id == bindparam("launch"), runs.c.ended_at.is_(None)).limit(1)
 
 
+def records(rows: Iterable[Sequence[Any]]) -> list[Any]:
+    """Return rows that begin with all columns of runs as `Record`."""
+    width, make = len(runs.columns), Record._make
+    return [make(row[:width]) for row in rows]
+
+
 def chunks(values: Iterable[str]) -> Iterable[list[str]]:
     """Cut values into lists of at most `CHUNK`."""
     items = list(values)
@@ -112,40 +119,6 @@ def find_last(connection: Connection, user: str) -> RunRow | None:
     """Return the run that this user submitted last."""
     query = select(runs).where(runs.c.user_name == user, runs.c.trashed_at.is_(None))
     return connection.execute(query.order_by(runs.c.seq.desc()).limit(1)).first()
-
-
-def where(connection: Connection, filters: Mapping[str, Any], limit: int, before: int | None) -> Sequence[RunRow]:
-    """Return runs that fit all filters, newest first, with a ``seq`` below ``before``.
-
-    Filters: ``state`` (list), ``project``, ``user``, ``name``, ``tag`` (list: all of them), ``q`` (words that all occur in
-    message, command, name, project, id or a tag), ``trashed`` (default false).
-    """
-    conditions: list[ColumnElement[bool]] = [
-        runs.c.trashed_at.is_not(None) if filters.get("trashed") else runs.c.trashed_at.is_(None)
-    ]
-    if before is not None:
-        conditions.append(runs.c.seq < before)
-    if filters.get("state"):
-        conditions.append(runs.c.state.in_(filters["state"]))
-    for key, column in (("project", runs.c.project), ("user", runs.c.user_name), ("name", runs.c.name)):
-        if filters.get(key):
-            conditions.append(column == filters[key])
-    conditions.extend(_has_tag(run_tags.c.tag == tag) for tag in filters.get("tag") or ())
-    conditions.extend(_has_word(word) for word in (filters.get("q") or "").split())
-    return connection.execute(select(runs).where(and_(*conditions)).order_by(runs.c.seq.desc()).limit(limit)).all()
-
-
-def _has_tag(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return exists(select(run_tags.c.tag).where(run_tags.c.run_id == runs.c.id, condition))
-
-
-def _has_word(word: str) -> ColumnElement[bool]:
-    # lower() of SQLite, and of PostgreSQL in the collation C, knows ASCII only: what it leaves alone must stay here too.
-    lower = "".join(char.lower() if char.isascii() else char for char in escape(word))
-    pattern = "%" + lower.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    columns = (runs.c.message, runs.c.command_text, runs.c.name, runs.c.project, runs.c.id)
-    fits = [func.lower(column).like(pattern, escape="\\") for column in columns]
-    return or_(*fits, _has_tag(func.lower(run_tags.c.tag).like(pattern, escape="\\")))
 
 
 def counts(connection: Connection) -> dict[str, int]:
@@ -227,7 +200,8 @@ def lock_many(connection: Connection, ids: Iterable[str]) -> dict[str, RunRow]:
 INSERTED = (
     "id", "project", "name", "message", "user_name", "state", "ready", "priority_rank", "created_at", "epoch",
     "attempts", "failures", "losses", "retries", "requeue", "resource_key", "resources", "time_limit_s", "spec",
-    "spec_hash", "command_text", "tree", "env_hash", "launch_id", "dir", "sweep",
+    "spec_hash", "command_text", "tree", "code_commit", "code_branch", "code_dirty", "env_hash", "launch_id", "dir", "sweep",
+    "goal_metric", "goal_sign",
 )  # fmt: skip
 """Columns of a new run, in the order of the values for `insert_many`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, SmallInteger, Table, UniqueConstraint, text
 
-from runyard.store.types import BigInt, Json, Name, Serial, Word
+from runyard.store.types import BigInt, Bytes, Json, Name, Number, Serial, Word
 
 metadata = MetaData(
     naming_convention={
@@ -64,6 +64,9 @@ runs = Table(
     Column("spec_hash", Word(64), nullable=False),
     Column("command_text", Name, nullable=False, comment="the command as one line, to search and to show"),
     Column("tree", Word(64)),
+    Column("code_commit", Name, comment="what the tree was based on, from the spec's snapshot"),
+    Column("code_branch", Name),
+    Column("code_dirty", SmallInteger),
     Column("env_hash", Word(64)),
     Column("launch_id", Word(32), comment="names the 0600 file with the environment the run will get"),
     Column("dir", Name, nullable=False, comment="the run's directory, relative to the home"),
@@ -76,6 +79,9 @@ runs = Table(
     Column("sweep", Name),
     Column("trashed_at", BigInt),
     Column("thinned_at", BigInt),
+    Column("archived_at", BigInt),
+    Column("goal_metric", Name, comment="what the project's goal is about"),
+    Column("goal_sign", SmallInteger, comment="1: the larger the better, -1: the smaller"),
     Index("ix_runs_queue", "state", "ready", "priority_rank", "seq"),
     # Partial where the database can: small, and not touched by what most transactions do.
     Index(
@@ -246,4 +252,133 @@ tokens = Table(
     Column("created_at", BigInt, nullable=False),
     Column("expires_at", BigInt),
     Column("used_at", BigInt),
+)
+
+# --- what runs log: docs/tracking.md ------------------------------------------------------------------------------------
+
+names = Table(
+    "names",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("hash", Word(64), nullable=False, unique=True, comment="SHA-256 of the name's bytes"),
+    Column("name", Name, nullable=False),
+    sqlite_autoincrement=True,
+    comment="Names of parameters, metrics and media, once each.",
+)
+
+params = Table(
+    "params",
+    metadata,
+    Column("run_seq", BigInt, ForeignKey("runs.seq", ondelete="CASCADE"), primary_key=True),
+    Column("name_id", BigInt, ForeignKey("names.id"), primary_key=True),
+    Column("kind", Word(8), nullable=False, comment="number, text, bool, null"),
+    Column("number", Number, comment="of a number or a switch (0 or 1)"),
+    Column("head", Name, nullable=False, comment="the first 100 characters of the value, to compare and to sort"),
+    Column("value", Json, nullable=False),
+    Column("rank", SmallInteger, nullable=False, comment="of its origin: a higher one goes over it"),
+    Column("source", Name, nullable=False),
+    Index("ix_params_number", "name_id", "number", "run_seq"),
+    Index("ix_params_head", "name_id", "head", "run_seq", mysql_length={"head": 100}),
+    comment="The value of each parameter of each run.",
+    sqlite_with_rowid=False,
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("run_seq", BigInt, ForeignKey("runs.seq", ondelete="CASCADE"), primary_key=True),
+    Column("name_id", BigInt, ForeignKey("names.id"), primary_key=True),
+    Column("attempt", Integer, nullable=False, comment="number of the last attempt that logged it"),
+    Column("count", BigInt, nullable=False, comment="points; 0: only a summary was set"),
+    Column("last", Number, comment="as all statistics: NULL is NaN; the others are over what is no NaN"),
+    Column("min", Number),
+    Column("max", Number),
+    Column("total", Number, comment="sum of the values that are no NaN"),
+    Column("nans", BigInt, nullable=False),
+    Column("step", BigInt, comment="of the last value"),
+    Column("min_step", BigInt, comment="where the least value was"),
+    Column("max_step", BigInt),
+    Column("first_at", BigInt),
+    Column("last_at", BigInt),
+    Index("ix_metrics_last", "name_id", "last", "run_seq"),
+    Index("ix_metrics_min", "name_id", "min", "run_seq"),
+    Index("ix_metrics_max", "name_id", "max", "run_seq"),
+    comment="One row per run and metric, for tables and search; the points are in metric_blocks.",
+    sqlite_with_rowid=False,
+)
+
+metric_blocks = Table(
+    "metric_blocks",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("run_seq", BigInt, ForeignKey("runs.seq", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("name_id", BigInt, comment="of a block of one metric; NULL: of several, as they arrived"),
+    Column("count", Integer, nullable=False, comment="rows"),
+    Column("data", Bytes, nullable=False, comment="store/blocks.py"),
+    Index("ix_metric_blocks_run", "run_seq", "name_id", "id"),
+    Index(
+        "ix_metric_blocks_loose",
+        "run_seq",
+        sqlite_where=text("name_id IS NULL"),
+        postgresql_where=text("name_id IS NULL"),
+    ),
+    sqlite_autoincrement=True,
+    comment="Points of metrics in compressed columns. Rows are inserted and deleted, never changed.",
+)
+
+spool_streams = Table(
+    "spool_streams",
+    metadata,
+    Column("attempt_id", Word(32), ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True),
+    Column("stream", Word(16), primary_key=True),
+    Column("next", BigInt, nullable=False, comment="number of the first record that is not here yet"),
+    Column("lost", BigInt, nullable=False, comment="records that never will be"),
+    Column("process", Json, nullable=False),
+    comment="How far each stream of each attempt has been taken in.",
+)
+
+media = Table(
+    "media",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("run_seq", BigInt, ForeignKey("runs.seq", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("name_id", BigInt, ForeignKey("names.id"), nullable=False),
+    Column("step", BigInt),
+    Column("at", BigInt, nullable=False),
+    Column("kind", Word(16), nullable=False),
+    Column("format", Word(16), nullable=False),
+    Column("caption", Name, nullable=False),
+    Column("sha256", Word(64), nullable=False, comment="names the file below .runyard/media of the run's directory"),
+    Column("size", BigInt, nullable=False),
+    Index("ix_media_run", "run_seq", "name_id", "step"),
+    sqlite_autoincrement=True,
+    comment="Text, images, figures, tables, histograms that a run logged.",
+)
+
+data_files = Table(
+    "data_files",
+    metadata,
+    Column("run_seq", BigInt, ForeignKey("runs.seq", ondelete="CASCADE"), primary_key=True),
+    Column("path_hash", Word(64), primary_key=True, comment="SHA-256 of the path's bytes"),
+    Column("path", Name, nullable=False),
+    Column("size", BigInt, nullable=False),
+    Column("mtime", BigInt, nullable=False),
+    Column("sha256", Word(64)),
+    Column("via", Word(16), nullable=False, comment="how it is known that the run read it"),
+    Column("files", Integer, nullable=False, comment="1; of a directory: how many files the manifest has"),
+    Index("ix_data_files_path", "path_hash", "run_seq"),
+    comment="Data that a run read.",
+    sqlite_with_rowid=False,
+)
+
+tracked = Table(
+    "tracked",
+    metadata,
+    Column("run_seq", BigInt, ForeignKey("runs.seq", ondelete="CASCADE"), primary_key=True),
+    Column("progress", Json),
+    Column("capture", Json, comment="what was looked at, what was refused, what is missing"),
+    Column("log_tail", Name, comment="the end of the log, to search"),
+    comment="What else is known of a run by what it logged.",
 )

@@ -8,10 +8,13 @@ case by default). `Name` escapes reversibly and compares bytewise.
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Integer, String, Text, TypeDecorator
+from sqlalchemy import BigInteger, Dialect, Double, Integer, LargeBinary, String, Text, TypeDecorator
+from sqlalchemy.dialects.mysql import LONGBLOB
 from sqlalchemy.types import TypeEngine
 
 ESCAPE = "\x1a"
@@ -49,6 +52,24 @@ def _unescape(match: re.Match[str]) -> str:
     return chr(code + (0xDC00 if code >= 0x80 else 0))
 
 
+def _unescaped(value: str | None) -> str | None:
+    return value if value is None or ESCAPE not in value else unescape(value)
+
+
+_DECODE: Callable[[str], Any] = json.JSONDecoder().decode
+
+
+def _decoded(value: str | None) -> Any:
+    return None if value is None else _DECODE(value)
+
+
+def converter(kind: TypeEngine[Any]) -> Callable[[str], Any] | None:
+    """Return what makes a value of the text that the database has for a type; None where it is the value already."""
+    if isinstance(kind, Name):
+        return unescape
+    return _DECODE if isinstance(kind, Json) else None
+
+
 def _binary_collation(kind: type[String], length: int | None, dialect: Dialect) -> TypeEngine[Any]:
     collation = {"postgresql": "C", "mysql": "utf8mb4_bin", "mariadb": "utf8mb4_bin"}.get(dialect.name)
     return kind(length, collation=collation)
@@ -66,8 +87,8 @@ class Name(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else escape(value)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else unescape(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], str | None]:
+        return _unescaped  # itself, as it is called for each value of each row
 
 
 class Word(TypeDecorator[str]):
@@ -93,8 +114,18 @@ class Json(TypeDecorator[Any]):
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         return None if value is None else dump_json(value)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        return None if value is None else json.loads(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], Any]:
+        return _decoded
+
+
+class Number(TypeDecorator[float]):
+    """A double; NaN is NULL, which sorts after everything else."""
+
+    impl = Double
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
+        return None if value is None or math.isnan(value) else float(value)
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -105,6 +136,7 @@ def dump_json(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
+Bytes = LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb")
 BigInt = BigInteger()
 """Counts of bytes, and times: microseconds since 1970 UTC."""
 Serial = BigInteger().with_variant(Integer(), "sqlite")

@@ -20,12 +20,22 @@ from runyard.testing.contract_files import FilesContract
 from runyard.testing.contract_lease import LeaseContract
 from runyard.testing.contract_queue import QueueContract
 from runyard.testing.contract_records import RecordsContract
+from runyard.testing.contract_search import SearchContract
 from runyard.testing.contract_submit import SubmitContract
+from runyard.testing.contract_tracking import TrackingContract
 from runyard.testing.stage import Stage
 
 
 class YardContract(
-    SubmitContract, QueueContract, EndsContract, LeaseContract, RecordsContract, FilesContract, DiskContract
+    SubmitContract,
+    QueueContract,
+    EndsContract,
+    LeaseContract,
+    RecordsContract,
+    SearchContract,
+    FilesContract,
+    DiskContract,
+    TrackingContract,
 ):
     """Everything. Subclasses give the fixture ``stage``."""
 

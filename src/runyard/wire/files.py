@@ -39,6 +39,21 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600, sync: bool = False) 
         sync_path(os.path.dirname(path) or ".")
 
 
+def write_output(path: str, data: bytes) -> None:
+    """Write a file that a user named: at once where it is a regular file or a new one, else into the link or pipe."""
+    import stat
+
+    try:
+        regular = stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        regular = not os.path.lexists(path)
+    if regular:
+        write_atomic(path, data, 0o666)
+        return
+    with open(path, "wb") as file:
+        file.write(data)
+
+
 def sync_path(path: str) -> None:
     """Make what a file holds, or the names in a directory, survive a power loss."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 TYPE_CHECKING = False
@@ -35,7 +34,13 @@ def host_id() -> str:
             break
         except OSError:
             continue
-    return hashlib.sha256(machine + b"\0" + os.uname().nodename.encode()).hexdigest()[:12]
+    return _sha256(machine + b"\0" + os.uname().nodename.encode())[:12]
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib  # loads OpenSSL, which takes longer than all else that a program of a run needs of us
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def file_system(path: str, mountinfo: str = "/proc/self/mountinfo") -> str:
@@ -80,6 +85,8 @@ class Home:
         self.server_lock = os.path.join(path, "server.lock")
         self.server_log = os.path.join(path, "server.log")
         self.lib = os.path.join(path, "lib")
+        self.interpreter = os.path.join(path, "interpreter")
+        """Path of the interpreter that has all of Runyard, written when the server starts."""
         self.secret = os.path.join(path, "secret")
         """A key that the first server made; a home without it has had none."""
         self.runs = os.path.join(path, "runs")
@@ -96,7 +103,7 @@ class Home:
     def host_dir(self) -> str:
         """Return this host's private directory: journals, locks, sockets, spools; always on a local disk."""
         if is_network_file_system(self.path):
-            tag = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
+            tag = _sha256(os.fsencode(self.path))[:12]
             return "/var/tmp/runyard-%d-%s" % (os.getuid(), tag)
         return os.path.join(self.path, "hosts", self.host)
 
@@ -105,7 +112,7 @@ class Home:
         path = os.path.join(self.host_dir(), "sock", "api")
         if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
             return path
-        tag = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
+        tag = _sha256(os.fsencode(self.path))[:12]
         return "/tmp/runyard-%d-%s/api" % (os.getuid(), tag)
 
     def attempt_dir(self, attempt_id: str) -> str:

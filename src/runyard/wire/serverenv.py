@@ -20,7 +20,7 @@ _PREFIXES = ("RUNYARD_", "LC_", "SSL_", "NVIDIA_", "PG")
 """PG: how libpq finds its server and password file."""
 _OF_RUNS = frozenset(
     "RUNYARD_SERVER RUNYARD_TOKEN RUNYARD_RUN_ID RUNYARD_ATTEMPT RUNYARD_PROJECT RUNYARD_RUN_DIR "
-    "RUNYARD_RESUMED".split()
+    "RUNYARD_RESUMED RUNYARD_SPOOL RUNYARD_CAPTURE".split()
 )
 
 

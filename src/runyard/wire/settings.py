@@ -17,6 +17,10 @@ HOME, PROJECT = "home", "project"
 DEFAULT_PORT = 8086
 
 
+CAPTURE = ("params", "logs", "files", "data", "hardware")
+"""Kinds of capture: parameters; metrics in what is printed, and in files that are written; data that is read; GPU and CPU."""
+
+
 class Setting:
     """One setting: name, kind (str, int, float, bool, list), default, unit, help, and which file may set it."""
 
@@ -58,12 +62,18 @@ SETTINGS = (
     Setting("link", list, [], "paths", "Paths that are linked into every run instead of copied.", PROJECT),
     Setting("ignore", list, [], "patterns", "Untracked files that are never frozen (git-ignore patterns).", PROJECT),
     Setting("max_file", str, "50MB", "size", "Untracked files larger than this are linked, not copied.", PROJECT),
+    Setting("capture", list, list(CAPTURE), "kinds",
+            "What is captured without any change to the code: params, logs, files, data, hardware.", PROJECT),
+    Setting("pattern", list, [], "regular expressions",
+            "Regular expressions for metrics in what runs print: one group is the value of `loss`, two are name and value, "
+            "named groups are metrics.", PROJECT),
+    Setting("goal", str, "", "max|min METRIC", "What runs are for, e.g. max val/acc: it says which run is best.", PROJECT),
     Setting("require_clean", bool, False, "", "Refuse to submit a working tree with uncommitted changes.", PROJECT),
 )  # fmt: skip
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 RESERVED_VARIABLES = frozenset(
     "RUNYARD_HOME RUNYARD_SERVER RUNYARD_TOKEN RUNYARD_RUN_ID RUNYARD_ATTEMPT RUNYARD_PROJECT RUNYARD_RUN_DIR "
-    "RUNYARD_RESUMED RUNYARD_CI".split()
+    "RUNYARD_RESUMED RUNYARD_SPOOL RUNYARD_CI".split()
 )
 
 
@@ -200,7 +210,44 @@ def _check_ends(names: list[str]) -> None:
         raise ValueError("not ends of runs: %r" % names)
 
 
-_DOMAINS = {"size": parse_size, "always|<n>d|never": parse_keep, "states": _check_ends}  # type: dict[str, Any]
+def _check_kinds(kinds: list[str]) -> None:
+    if set(kinds) - {*CAPTURE, "none"}:
+        raise ValueError("not kinds of capture: %r" % kinds)
+
+
+def _check_patterns(patterns: list[str]) -> None:
+    import re
+
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as exc:
+            raise ValueError("%r: %s" % (pattern, exc)) from exc
+
+
+def parse_goal(text: str) -> tuple[int, str] | None:
+    """Return the sign (1: the larger the better) and the metric of ``max val/acc``, None for ``""``; raises ValueError.
+
+    ``metrics.`` and ``metrics["..."]`` around the name are allowed, as in queries.
+    """
+    if not text.strip():
+        return None
+    word, _, metric = text.strip().partition(" ")
+    metric = metric.strip()
+    if metric.startswith("metrics["):
+        metric = metric[8:].rstrip("]").strip("\"'")
+    elif metric.startswith("metrics."):
+        metric = metric[8:]
+    if word not in ("max", "min") or not metric:
+        raise ValueError("not a goal: %r" % text)
+    return (1 if word == "max" else -1), metric
+
+
+_DOMAINS = {
+    "size": parse_size, "always|<n>d|never": parse_keep, "states": _check_ends, "kinds": _check_kinds,
+    "regular expressions": _check_patterns,
+    "max|min METRIC": parse_goal,
+}  # type: dict[str, Any]  # fmt: skip
 """What parses the values of settings of a unit."""
 
 

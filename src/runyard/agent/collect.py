@@ -1,0 +1,209 @@
+"""The collector: one process beside each attempt that looks at the run from outside, for as long as it takes.
+
+It finds metrics in what the run prints and in the files that it writes, the data that it reads, and what it uses of the
+machine. It is a process of its own so that nothing it meets (a pattern that never ends, a file of a terabyte) can hold up
+the agent or the run; if it dies, another one goes on from the positions in its spool, with nothing lost and nothing twice.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from runyard.agent.sources import Source
+    from runyard.client.spool import SpoolWriter
+
+NICE, LATER_NICE = 5, 14
+"""While the run goes on, and added to that once all that is left is hashing."""
+FIRST_WAIT_S = 0.1
+WAIT_S = 1.0
+"""Between turns: short at first, so that something is seen of a run that ends at once."""
+LOCK = "collector.lock"
+CAUGHT_UP = "collected"
+"""Name of the file that says that everything but hashes of data has been looked at."""
+
+
+class Collector:
+    """One attempt, from the start of its program until everything about it is known."""
+
+    def __init__(self, directory: str, facts: dict[str, Any], writer: SpoolWriter, sources: list[Source]) -> None:
+        self._directory = directory
+        self._facts = facts
+        self._writer = writer
+        self._sources = sources
+        self._said = {source.name: source.state() for source in sources}
+
+    def run(self) -> None:
+        """Look until the run is over, then once more."""
+        from runyard.agent import launch
+        from runyard.wire import files
+
+        wait = FIRST_WAIT_S
+        while True:
+            over = not launch.is_supervised(self._directory) and self._has_begun()
+            for source in self._sources:
+                self.turn(source, over)
+            if over and not any(source.behind and not source.failed for source in self._sources):
+                break
+            if over:
+                continue
+            self._sleep(wait)
+            wait = min(WAIT_S, wait * 2.0)
+        lasting = {source.name: source.state() for source in self._sources if source.lasting and not source.failed}
+        try:
+            files.write_json(self._facts["kept"], lasting)
+            files.write_json(os.path.join(self._directory, CAUGHT_UP), True)
+        except OSError:
+            pass  # the agent then waits a moment longer
+        _be_nice(LATER_NICE)
+        for source in self._sources:
+            while source.has_more() and not source.failed:
+                self.turn(source, True)
+
+    def _has_begun(self) -> bool:
+        """Tell whether the program was executed, or never will be."""
+        from runyard.agent import ends, launch
+
+        end = os.path.join(self._directory, ends.END)
+        return (
+            launch.read_status(self._directory) is not None
+            or os.path.exists(end)
+            or not os.path.exists(self._directory)
+        )
+
+    def turn(self, source: Source, over: bool) -> None:
+        """Take what a source has found, and where it has got to, into the spool: both, or neither."""
+        if source.failed:
+            return
+        try:
+            rows, messages = source.turn(over)
+        except Exception as exc:  # noqa: BLE001  one kind of capture must not cost the others
+            source.failed = True
+            text = "%s: %s: %s" % (source.name, type(exc).__name__, exc)
+            self._writer.message({"type": "capture", "notes": ["capture failed: " + text]})
+            return
+        state = source.state()
+        if rows or messages or state != self._said.get(source.name):
+            self._said[source.name] = state
+            position = {"type": "position", "source": source.name, "value": state}
+            self._writer.group(rows, [*messages, (position, b"")])
+
+    def _sleep(self, wait: float) -> None:
+        """Wait, but not longer than the supervisor lives."""
+        from runyard.agent import launch
+        from runyard.agent.waiting import wait_gone
+
+        status = launch.read_status(self._directory) or {}
+        if isinstance(status.get("supervisor_pid"), int):
+            wait_gone(status["supervisor_pid"], status.get("supervisor_start"), wait)
+        else:
+            time.sleep(min(wait, FIRST_WAIT_S))  # it is just starting
+
+
+def make_sources(directory: str, facts: dict[str, Any]) -> list[Source]:
+    """Return the sources of the kinds that are on, for the attempt in a directory; ``facts``: its `collect.json`."""
+    found: list[Source] = []
+    kinds = facts["kinds"]
+    if "params" in kinds:
+        from runyard.agent.typed import Typed
+
+        found.append(Typed(facts))
+    if "logs" in kinds:
+        from runyard.agent.printed import Printed
+
+        found.append(Printed(facts))
+    if "files" in kinds:
+        from runyard.agent.written import Written
+
+        found.append(Written(facts))
+    if "hardware" in kinds:
+        from runyard.agent.usage import Usage
+
+        found.append(Usage(directory, facts["gpu_uuids"]))
+    if "data" in kinds:
+        from runyard.agent.seen import Seen
+
+        found.append(Seen(directory, facts))
+    return found
+
+
+def positions(directory: str) -> dict[str, Any]:
+    """Return where earlier collectors of this attempt have got to, by source."""
+    from runyard.wire import spool
+
+    found: dict[str, tuple[int, Any]] = {}
+    for stream in spool.streams(directory):
+        reader = spool.StreamReader(directory, stream, dead=True)
+        reader.skip_missing()
+        for record in iter(reader.read, []):
+            for part in record:
+                for message in _messages(part):
+                    if (
+                        message.get("type") == "position"
+                        and message.get("at", 0) >= found.get(message["source"], (0,))[0]
+                    ):
+                        found[message["source"]] = (message.get("at", 0), message.get("value"))
+    return {name: value for name, (_, value) in found.items()}
+
+
+def _messages(record: Any) -> list[dict[str, Any]]:
+    from runyard.wire import spool
+
+    inner = list(spool.records(record.body)) if record.kind == spool.GROUP else [record]
+    return [spool.parse_message(part.body)[0] for part in inner if part.kind == spool.MESSAGE]
+
+
+def main(directory: str) -> int:
+    """Collect for one attempt; 3 when another collector is at work, 4 when there is nothing to do."""
+    from runyard.agent import detach
+    from runyard.client.spool import SpoolWriter
+    from runyard.wire import files, procs
+
+    detach.leave_session(())
+    lock = files.try_lock(os.path.join(directory, LOCK))
+    if lock is None:
+        return 3
+    facts = files.read_json(os.path.join(directory, "collect.json"))
+    if not isinstance(facts, dict):
+        return 4
+    _be_nice(NICE)
+    pid = os.getpid()
+    process = {
+        "type": "process", "writer": "collector", "pid": pid, "start": procs.start_time(pid),
+        "boot_id": procs.boot_id(), "python": "%d.%d.%d" % sys.version_info[:3],
+    }  # fmt: skip
+    sources = make_sources(directory, facts)
+    where = positions(facts["spool"])
+    kept = files.read_json(facts["kept"]) if facts["resumed"] and not where else None
+    for source in sources:
+        if source.name in where:
+            source.restore(where[source.name])
+        elif source.lasting and isinstance(kept, dict) and source.name in kept:
+            source.restore(kept[source.name])
+
+    def again(writer: SpoolWriter) -> None:
+        writer.group([], [({"type": "position", "source": s.name, "value": s.state()}, b"") for s in sources])
+
+    writer = SpoolWriter(facts["spool"], process, _complain, again)
+    if not where:
+        off = [kind for kind in facts["off"] if kind]
+        writer.message({"type": "capture", "active": [source.name for source in sources], "off": off})
+    Collector(directory, facts, writer, sources).run()
+    writer.close()
+    return 0
+
+
+def _be_nice(more: int) -> None:
+    try:
+        os.nice(more)
+    except OSError:
+        pass
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write("collector: %s\n" % text)

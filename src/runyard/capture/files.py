@@ -1,0 +1,112 @@
+"""Seeing which files a program opens, by taking the place of ``open``.
+
+Only what Python opens itself goes through here; what C libraries open is seen from outside, by the agent.
+"""
+
+from __future__ import annotations
+
+import _io
+import builtins
+import io
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from runyard.capture.opened import Opened
+    from runyard.capture.session import Session
+
+
+class Open:
+    """In place of the builtin ``open``: returns and raises exactly what that does, and says afterwards what was opened.
+
+    No function, so that it binds to nothing when it is an attribute of a class; it says to be a builtin one where asked.
+    ``known``: file arguments of which nothing more is to be said; ``note`` gets the arguments and the file.
+    """
+
+    def __init__(self, original: Any, known: set[Any], note: Callable[[Any, Any, Any], None]) -> None:
+        self.__doc__ = original.__doc__
+        self.__module__ = original.__module__
+        self.__name__ = self.__qualname__ = "open"
+        self._open = original
+        self._known = known
+        self._note = note
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Open a file."""
+        try:
+            opened = self._open(*args, **kwargs)
+        except BaseException as exc:  # our frame is no part of the user's error; before Python 3.11 it cannot be hidden
+            exc.__traceback__ = exc.__traceback__.tb_next if exc.__traceback__ else None
+            raise
+        file = args[0] if args else None
+        if type(file) is not str or file not in self._known:
+            self._note(args, kwargs, opened)
+        return opened
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(len)
+
+    @property
+    def __self__(self) -> Any:
+        return io
+
+    @property
+    def __text_signature__(self) -> Any:
+        return self._open.__text_signature__
+
+    @property
+    def __signature__(self) -> Any:
+        import inspect
+
+        return inspect.signature(self._open)
+
+    def __repr__(self) -> str:
+        return repr(self._open)
+
+    def __reduce__(self) -> str:
+        return "open"  # pickled by its name, as the builtin one
+
+
+class Notes:
+    """Hands what was opened to `Opened`, which is imported at the first file that may matter."""
+
+    def __init__(self, session: Session) -> None:
+        self.known: set[Any] = set()
+        self._session = session
+        self._opened: Opened | None = None
+        self._busy = False
+
+    def note(self, args: Any, kwargs: Any, opened: Any) -> None:
+        """Take note of a call of ``open``; never raises."""
+        if self._busy or self._session.gave_up or sys.is_finalizing():
+            return
+        self._busy = (
+            True  # what is opened while we look is not the program's, in other threads it is lost: rare, and no harm
+        )
+        try:
+            file = args[0] if args else kwargs.get("file")
+            # Python reads modules through `open`, too.
+            if type(file) is not int and not (type(file) is str and file.endswith((".pyc", ".py"))):
+                if self._opened is None:
+                    from runyard.capture.opened import Opened
+
+                    self._opened = Opened(self._session, self.known)
+                mode = args[1] if len(args) > 1 else kwargs.get("mode", "r")
+                self._opened.note(file, mode, opened)
+        except Exception:  # noqa: BLE001 - the program must not notice
+            self._session.failed()
+        finally:
+            self._busy = False
+
+
+def hook(session: Session) -> None:
+    """Take the place of ``open``, wherever Python keeps it."""
+    notes = Notes(session)
+    replaced = Open(builtins.open, notes.known, notes.note)
+    for module in (builtins, io, _io):
+        if getattr(module, "open", None) is replaced._open:
+            module.open = replaced  # type: ignore[attr-defined]

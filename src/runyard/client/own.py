@@ -1,0 +1,134 @@
+"""Runs that a program begins by itself, outside of `runyard run`: a script started by hand, a notebook.
+
+What it logs lies in a directory of the home until an agent of this host takes it in; no server need be there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from runyard.client.run import Run
+from runyard.wire import files, hosts, ids, paths, procs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+RECORD = "run.json"
+"""Describes the run; written whole before anything is logged."""
+CODE = "code.json"
+"""What was found of its code and environment, by a process in the background: ``{"spec", "project"}``."""
+FINISHED = "finished.json"
+"""How it ended: ``{"exit_code", "ended_us"}``."""
+
+
+def directory(home: paths.Home) -> str:
+    """Return where the runs of this host are that were begun outside of the yard."""
+    return os.path.join(home.host_dir(), "own")
+
+
+def begin(project: str | None, name: str | None, message: str | None, all_ranks: bool) -> Run:
+    """Begin a run of this process; raises OSError when the home cannot be written."""
+    place = paths.home(os.environ)
+    home = paths.Home(place, hosts.known_as(place))
+    run_id = ids.new_run_id()
+    top = os.path.join(directory(home), run_id)
+    tree = os.path.join(top, "files")
+    os.makedirs(tree, 0o700)
+    pid = os.getpid()
+    describer = _describer(home)
+    facts = {
+        "id": run_id, "project": project or os.environ.get("RUNYARD_PROJECT") or "", "name": name,
+        "message": message or "", "command": _command(), "cwd": os.getcwd(), "pid": pid,
+        "pid_start": procs.start_time(pid), "boot_id": procs.boot_id(), "created_us": time.time_ns() // 1000,
+        "describer": bool(describer),
+    }  # fmt: skip
+    files.write_json(os.path.join(top, RECORD), facts)
+    if describer:
+        _describe(describer, top)
+    run = Run(run_id, tree, os.path.join(top, "spool"), all_ranks)
+    run.on_finish(_Finisher(top))
+    return run
+
+
+def _command() -> list[str]:
+    """Return what would run this program again; of a notebook, whose file Jupyter or VS Code names, `jupyter execute`."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None and "ipykernel" in sys.modules:
+        book = os.environ.get("JPY_SESSION_NAME") or getattr(shell, "user_ns", {}).get("__vsc_ipynb_file__")
+        if isinstance(book, str) and book.endswith(".ipynb"):
+            return ["jupyter", "execute", os.path.basename(book)]
+    return [sys.executable, *sys.argv]
+
+
+class _Finisher:
+    """Writes down how the run of this process ended. A child after a fork has no say in it."""
+
+    def __init__(self, directory: str) -> None:
+        self._path = os.path.join(directory, FINISHED)
+        self._files = os.path.join(directory, "files")
+        self._pid = os.getpid()
+        self._failed = False
+        self._before = sys.excepthook
+        sys.excepthook = self._hook
+
+    def _hook(self, kind: Any, value: Any, trace: Any) -> None:
+        self._failed = True
+        self._before(kind, value, trace)
+
+    def __call__(self, exit_code: int) -> None:
+        if os.getpid() != self._pid or os.path.exists(self._path):
+            return
+        _keep_cells(self._files)
+        code = exit_code or int(self._failed)
+        files.write_json(self._path, {"exit_code": code, "ended_us": time.time_ns() // 1000})
+
+
+def _keep_cells(directory: str) -> None:
+    """In a notebook: keep the code of the cells as they were executed."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    cells = getattr(shell, "user_ns", {}).get("In") if shell is not None else None
+    if cells:
+        text = "".join("# In [%d]:\n%s\n\n" % (number, cell) for number, cell in enumerate(cells) if cell)
+        with open(os.path.join(directory, "cells.py"), "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+
+
+def _describer(home: paths.Home) -> str:
+    """Return an interpreter that has all of Runyard, to freeze the code with; ``""`` when none is known."""
+    import runyard
+
+    whole = os.path.join(os.path.dirname(os.path.abspath(runyard.__file__)), "cli", "own.py")
+    if os.path.exists(whole) and sys.version_info >= (3, 11):
+        return sys.executable
+    try:
+        with open(home.interpreter, encoding="utf-8") as file:
+            python = file.read().strip()
+    except OSError:
+        return ""
+    return python if os.access(python, os.X_OK) else ""
+
+
+def _describe(python: str, directory: str) -> None:
+    """Have the code frozen, and the environment recorded, by another process: the program does not wait for it."""
+    import subprocess
+
+    env = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    if python == sys.executable and os.environ.get("PYTHONPATH"):
+        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    try:
+        subprocess.Popen(
+            [python, "-m", "runyard.cli.own", directory, sys.executable], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=env,
+        )  # fmt: skip
+    except OSError:
+        pass  # the agent takes the run in without its code
+
+
+def nowhere() -> Run:
+    """Return a run that takes everything and keeps nothing: there is no place to keep it."""
+    run = Run("", os.getcwd(), os.devnull)
+    run.silence()
+    return run

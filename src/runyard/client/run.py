@@ -1,0 +1,260 @@
+"""A run as the program that logs sees it: numbers go to the spool at once, everything else by way of `client.values`.
+
+Nothing here raises into the program or waits for anything: what cannot be taken is counted, and said once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from runyard.client.spool import SpoolWriter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+"""Where torchrun, Slurm and MPI say which of several like processes this is."""
+MAX_REFUSED = 100
+
+
+def rank(environ: Mapping[str, str]) -> int:
+    """Return the number of this process among several like ones, 0 if it is the only one."""
+    for name in RANK_VARIABLES:
+        text = environ.get(name, "")
+        if text.isdigit():
+            return int(text)
+    return 0
+
+
+def warn(text: str) -> None:
+    """Say something to the person who runs the program; a closed standard error is no reason to fail."""
+    try:
+        sys.stderr.write("runyard: %s\n" % text)
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+class Run:
+    """What `runyard.init` returns. Thread-safe; after a fork parent and child each go on by themselves.
+
+    Attributes:
+        id: of the run, 12 characters.
+        directory: the run's directory; files written there are its outputs.
+    """
+
+    def __init__(self, run_id: str, directory: str, spool: str, all_ranks: bool = False) -> None:
+        """``spool``: directory of its streams. ``all_ranks``: not only the process of rank 0 logs."""
+        self.id = run_id
+        self.directory = directory
+        self._spool = spool
+        self._rank = rank(os.environ)
+        self._silent = self._rank != 0 and not all_ranks
+        self._prefix = "rank%d/" % self._rank if self._rank and all_ranks else ""
+        self._step = 0
+        self._refused: dict[tuple[str, str], int] = {}
+        self._lock = threading.Lock()
+        self._finished: Callable[[int], None] | None = None
+        self._writer = self._new_writer()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.finish(0 if kind is None else 1)
+
+    def __repr__(self) -> str:
+        return "<runyard.Run %s>" % self.id
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Log values of this moment, by name.
+
+        Numbers become points of metrics; text, images (PNG bytes, PIL, numpy arrays of pixels), matplotlib and plotly
+        figures, tables (data frames, lists of dicts, `runyard.Table`) and histograms (`runyard.Histogram`, numpy arrays of
+        one dimension) are kept as they are. Nested dicts are joined with ``/``.
+
+        ``step``: a whole number, also out of order and repeated; by default one more than the highest so far, from 0.
+        """
+        try:
+            at = self._step if step is None else step
+            if self._silent:
+                return
+            if self._prefix:
+                values = {self._prefix + str(name): value for name, value in values.items()}
+            self._writer.row(values, at)  # type: ignore[arg-type]  # any mapping has what is needed
+            if at >= self._step:
+                self._step = at + 1
+        except Exception:  # noqa: BLE001  not all of it were numbers
+            self._guard(self._log_slowly, values, step)
+
+    def params(self, values: Mapping[str, Any] | None = None, **more: Any) -> None:
+        """Record parameters: numbers, text, switches, None, lists; nested dicts are joined with ``.``."""
+        self._guard(self._params, values or {}, more)
+
+    def summary(self, values: Mapping[str, Any] | None = None, **more: Any) -> None:
+        """Record results that have no step, like the best accuracy; they are found as metrics of that name."""
+        self._guard(self._summary, values or {}, more)
+
+    def tag(self, *tags: str) -> None:
+        """Add tags to the run."""
+        self._guard(self._say, {"type": "tags", "add": list(tags)})
+
+    def output(self, path: str | os.PathLike[str], step: int | None = None) -> None:
+        """Say that a file is an output; one outside of the run's directory is copied into it."""
+        self._guard(self._output, path, step)
+
+    def data(self, path: str | os.PathLike[str]) -> None:
+        """Say that the run reads this file or directory; its content is fingerprinted in the background."""
+        self._guard(self._data, path)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Say that nothing more will come. Needed only before the end of the program, as in a notebook."""
+        self._guard(self._finish, exit_code)
+
+    # -- what may fail
+
+    def _guard(self, work: Callable[..., None], *args: Any) -> None:
+        if self._silent:
+            return
+        try:
+            work(*args)
+        except Exception as exc:  # noqa: BLE001  whatever is wrong with what was given, the program goes on
+            self._refuse(getattr(work, "__name__", "").lstrip("_"), "%s: %s" % (type(exc).__name__, exc))
+
+    def _log_slowly(self, values: Mapping[str, Any], step: int | None) -> None:
+        from runyard.client import values as conversion
+
+        if not hasattr(values, "items"):
+            raise TypeError("log() takes a dict of values by name, not %s" % type(values).__name__)
+        at = self._step if step is None else conversion.step(step)
+        numbers = {}
+        for name, value in conversion.flat(values):
+            number = conversion.number(value)
+            if number is not None:
+                numbers[name] = number
+                continue
+            try:
+                medium = conversion.medium(value)
+            except Exception as exc:  # noqa: BLE001  one value that cannot be shown must not cost the others
+                self._refuse(name, "%s: %s" % (type(exc).__name__, exc))
+                continue
+            self._writer.message(
+                {"type": "media", "name": name, "step": at, "kind": medium.kind, "format": medium.format,
+                 "caption": medium.caption}, medium.content
+            )  # fmt: skip
+        if numbers:
+            self._writer.row(numbers, at)
+        if at >= self._step:
+            self._step = at + 1
+
+    def _params(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+        from runyard.client import values as conversion
+
+        self._writer.message(
+            {
+                "type": "params",
+                "origin": "call",
+                "source": "runyard.params",
+                "values": conversion.plain(dict(values, **more)),
+            }
+        )
+
+    def _summary(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+        from runyard.client import values as conversion
+
+        found = {}
+        for name, value in conversion.flat(dict(values, **more)):
+            number = conversion.number(value)
+            if number is None:
+                self._refuse(name, "a summary is a number, not %s" % type(value).__name__)
+            else:
+                found[self._prefix + name] = number
+        self._writer.message({"type": "summary", "values": found})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self._writer.message(message)
+
+    def _output(self, path: str | os.PathLike[str], step: int | None) -> None:
+        import shutil
+
+        given = os.path.abspath(os.fspath(path))
+        top = os.path.realpath(self.directory)
+        inside = os.path.relpath(os.path.realpath(given), top)
+        if inside.startswith(os.pardir):
+            inside = os.path.basename(given)
+            target = os.path.join(top, inside)
+            if os.path.isdir(given):
+                shutil.copytree(given, target, dirs_exist_ok=True)
+            else:
+                os.makedirs(top, exist_ok=True)
+                shutil.copy2(given, target)
+        elif not os.path.exists(given):
+            raise FileNotFoundError("there is no %s" % given)
+        self._writer.message({"type": "output", "path": inside, "step": step})
+
+    def _data(self, path: str | os.PathLike[str]) -> None:
+        given = os.path.abspath(os.fspath(path))
+        info = os.stat(given)
+        inside = os.path.relpath(given, self.directory)
+        name = given if inside.startswith(os.pardir) else inside
+        file = {"path": name, "size": info.st_size, "mtime_us": info.st_mtime_ns // 1000, "via": "declared"}
+        self._writer.message({"type": "data", "files": [file]})
+
+    def _finish(self, exit_code: int) -> None:
+        self._say_refused()
+        self._writer.close()
+        if self._finished is not None:
+            self._finished(exit_code)
+
+    def _refuse(self, name: str, why: str) -> None:
+        """Count what was not taken; said at the end, and the first one at once."""
+        with self._lock:
+            key = (name[:200], why[:300])
+            known = self._refused.get(key)
+            if known is None and len(self._refused) >= MAX_REFUSED:
+                return
+            if not self._refused:
+                warn("%s was not logged: %s (said once)" % (name, why))
+            self._refused[key] = (known or 0) + 1
+
+    def _say_refused(self) -> None:
+        with self._lock:
+            refused, self._refused = self._refused, {}
+        for (name, why), count in refused.items():
+            self._writer.message({"type": "refused", "name": name, "why": why, "count": count})
+
+    def on_finish(self, work: Callable[[int], None]) -> None:
+        """Have ``work`` called with the exit code when nothing more will come."""
+        self._finished = work
+
+    def silence(self) -> None:
+        """Keep nothing from now on."""
+        self._silent = True
+
+    def close(self) -> None:
+        """End the stream at the exit of the process (by itself, from `atexit`)."""
+        try:
+            self._finish(0)
+        except Exception as exc:  # noqa: BLE001  the program is over
+            warn("%s" % exc)
+
+    def _new_writer(self) -> SpoolWriter:
+        from runyard.wire import procs
+
+        pid = os.getpid()
+        process = {
+            "type": "process", "writer": "sdk", "pid": pid, "start": procs.start_time(pid), "boot_id": procs.boot_id(),
+            "rank": self._rank, "python": "%d.%d.%d" % sys.version_info[:3], "program": sys.argv[0] if sys.argv else "",
+        }  # fmt: skip
+        return SpoolWriter(self._spool, process, warn)
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+        self._refused = {}
+        self._writer.forget()
+        self._writer = self._new_writer()

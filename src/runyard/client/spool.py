@@ -1,0 +1,346 @@
+"""Writing the spool (docs/spool.md): no network, no lock of other processes, nothing that a full disk can break.
+
+A row costs a few microseconds and no system call: it is packed into memory that is mapped from a file, so it survives
+the death of the process at any instruction.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import threading
+import time
+import zlib
+
+from runyard.wire import paths, spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Row = tuple[dict[str, Any], int, int]
+    """Numbers by name, step, time in microseconds (0: now)."""
+    Message = tuple[dict[str, Any], bytes]
+    """A message and its attachment."""
+
+COPY_ON_WRITE = frozenset("btrfs zfs bcachefs overlay fuse.fuse-overlayfs".split())
+"""There the blocks that `posix_fallocate` reserves are not those that will be written."""
+RETRY_S = 1.0
+"""How long after a full disk the next segment is tried."""
+
+
+class SpoolWriter:
+    """Writes one stream. Thread-safe, and safe to call from a signal handler that interrupted a call.
+
+    ``process``: the first message of the stream. ``warn``: called once, with a sentence, when something cannot be kept.
+    ``begin``: called with this writer when a later segment begins, to say again what each segment must hold.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        process: dict[str, Any],
+        warn: Callable[[str], None],
+        begin: Callable[[SpoolWriter], None] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.stream = os.urandom(8).hex()
+        self.lost = 0
+        """Records that could not be kept."""
+        self._process = process
+        self._warn: Callable[[str], None] | None = warn
+        self._begin = begin
+        self._lock = threading.RLock()
+        self._busy = False
+        self._waiting: list[tuple[int, Any]] = []
+        self._shapes: dict[tuple[str, ...], tuple[int, Callable[..., bytes], int]] = {}
+        self._shape_count = 0
+        self._map: mmap.mmap | None = None
+        self._fd = -1
+        self._offset = self._size = 0
+        self._segment = -1
+        self._number = 0
+        self._segment_lost = self._unsaid = 0
+        """Records lost since the segment was begun, which its header says, and while there was none."""
+        self._try_at = 0.0
+
+    def row(self, values: dict[str, Any], step: int, at: int = 0) -> None:
+        """Write numbers by name, all at one step. ``at``: microseconds since 1970 UTC; now, if 0.
+
+        Raises:
+            struct.error, TypeError, ValueError, OverflowError: a name is no text, a value no number, or the step no
+                64-bit whole number. Nothing is written then.
+        """
+        with self._lock:
+            if self._busy:
+                self._waiting.append((spool.ROW, (dict(values), step, at or time.time_ns() // 1000)))
+                return
+            self._busy = True
+            offset = self._offset
+            try:
+                known = self._shapes.get(tuple(values))
+                if known is None:
+                    self._slow_row(values, step, at)
+                else:
+                    shape, pack, size = known
+                    end = offset + size
+                    area = self._map
+                    if area is None or end > self._size:
+                        self._slow_row(values, step, at)
+                    else:
+                        checked = pack(
+                            self._number, spool.ROW, shape, at or time.time_ns() // 1000, step, *values.values()
+                        )
+                        area[offset + 8 : end] = checked
+                        area[offset : offset + 8] = _CHECK(size - 24, _crc(checked))
+                        self._offset = end
+                        self._number += 1
+            except BaseException:
+                self._settle(offset)
+                raise
+            finally:
+                self._busy = False
+            if self._waiting:
+                self._drain()
+
+    def message(self, message: dict[str, Any], attachment: bytes = b"") -> None:
+        """Write a message, ``type`` and its fields; ``at`` is added.
+
+        Raises:
+            TypeError, ValueError: it is no JSON, or is too large.
+        """
+        self._put(spool.MESSAGE, spool.message_body(_timed(message), attachment))
+
+    def group(self, rows: Sequence[Row], messages: Sequence[Message]) -> None:
+        """Write rows and messages that are taken in together or not at all; raises as `row` and `message` do."""
+        shapes: dict[tuple[str, ...], int] = {}
+        parts = []
+        for values, step, at in rows:
+            names = tuple(values)
+            if names not in shapes:
+                shapes[names] = len(shapes)
+                parts.append(spool.record(0, spool.SHAPE, shapes[names], _shape_body(names)))
+            body = _packer(len(names))(0, 0, 0, at or time.time_ns() // 1000, step, *values.values())[16:]
+            parts.append(spool.record(0, spool.ROW, shapes[names], body))
+        for message, attachment in messages:
+            parts.append(spool.record(0, spool.MESSAGE, 0, spool.message_body(_timed(message), attachment)))
+        if parts:
+            self._put(spool.GROUP, spool.join(parts))
+
+    def close(self) -> None:
+        """Cut the last segment to what is used. What is written later begins a new one."""
+        with self._lock:
+            if self._busy:
+                return
+            self._drain()
+            if self._unsaid:
+                self._room(spool.RECORD_BYTES)
+            self._end_segment()
+
+    def forget(self) -> None:
+        """Let go of everything without touching the file: after a fork, in the child, it is the parent's."""
+        self._map = None
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    # -- with the lock held
+
+    def _slow_row(self, values: dict[str, Any], step: int, at: int) -> None:
+        names = tuple(values)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("names of metrics are text")
+        body = _packer(len(names))(0, 0, 0, at or time.time_ns() // 1000, step, *values.values())[16:]
+        known = self._shapes.get(names)
+        size = spool.aligned(spool.RECORD_BYTES + len(body))
+        if known is None or self._offset + size > self._size:
+            said = _shape_body(names)
+            if not self._room(size + spool.aligned(spool.RECORD_BYTES + len(said))):
+                return
+            known = self._shapes.get(names)
+            if known is None:
+                known = (self._shape_count, _packer(len(names)), size)
+                self._shape_count += 1
+                self._write(spool.SHAPE, known[0], said)
+                self._shapes[names] = known
+        elif not self._room(size):
+            return
+        self._write(spool.ROW, known[0], body)
+
+    def _put(self, kind: int, body: bytes) -> None:
+        if len(body) > spool.MAX_RECORD:
+            raise ValueError("%d bytes are more than one record can hold (%d)" % (len(body), spool.MAX_RECORD))
+        with self._lock:
+            if self._busy:
+                self._waiting.append((kind, body))
+                return
+            self._busy = True
+            offset = self._offset
+            try:
+                if self._room(spool.aligned(spool.RECORD_BYTES + len(body))):
+                    self._write(kind, 0, body)
+            except BaseException:
+                self._settle(offset)
+                raise
+            finally:
+                self._busy = False
+            self._drain()
+
+    def _drain(self) -> None:
+        """Write what was put off because a call was in progress."""
+        while self._waiting:
+            kind, value = self._waiting.pop(0)
+            if kind == spool.ROW:
+                self.row(*value)
+            else:
+                self._put(kind, value)
+
+    def _settle(self, offset: int) -> None:
+        """After an exception in the middle of a record: a record that is whole counts, whoever may have read it."""
+        area = self._map
+        if area is not None and offset == self._offset:
+            found = spool.record_at(area, offset, self._size)
+            if found is not None and found.number == self._number:
+                self._offset = found.end
+                self._number += 1
+
+    def _write(self, kind: int, shape: int, body: bytes) -> None:
+        """Write a record for which there is room."""
+        raw = spool.record(self._number, kind, shape, body)
+        end = self._offset + spool.aligned(len(raw))
+        if self._map is not None:
+            self._map[self._offset + 8 : self._offset + len(raw)] = raw[8:]
+            self._map[self._offset : self._offset + 8] = raw[:8]
+        else:
+            try:
+                _write_all(self._fd, raw.ljust(end - self._offset, b"\0"), self._offset)
+            except OSError as exc:
+                self._lose(exc)
+                return
+        self._offset = end
+        self._number += 1
+
+    def _room(self, size: int) -> bool:
+        """Make sure that a record of that size fits; False when it cannot be kept."""
+        if self._offset + size <= self._size and self._fd >= 0:
+            return True
+        if self._try_at and time.monotonic() < self._try_at:
+            self._lose(None)
+            return False
+        return self._open_segment(size)
+
+    def _open_segment(self, size: int) -> bool:
+        wanted = max(spool.SEGMENT_BYTES, spool.HEADER_BYTES + size + 4096)
+        path = os.path.join(self.directory, spool.segment_name(self.stream, self._segment + 1))
+        fd = -1
+        try:
+            os.makedirs(self.directory, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            area = _map(fd, wanted, self.directory)
+            start = spool.header(self.stream, self._segment + 1, self._number)
+            if area is None:
+                _write_all(fd, start, 0)
+            else:
+                area[: len(start)] = start
+        except OSError as exc:
+            if fd >= 0:
+                os.close(fd)
+                try:
+                    os.unlink(path)
+                except OSError:
+                    pass
+            self._lose(exc)
+            return False
+        self._end_segment()
+        self._fd, self._map = fd, area
+        self._segment += 1
+        self._offset, self._size = spool.HEADER_BYTES, wanted
+        self._segment_lost = 0
+        self._try_at = 0.0
+        self._shapes.clear()
+        if self._segment == 0:
+            self._write(spool.MESSAGE, 0, spool.message_body(_timed(self._process)))
+        if self._begin is not None and self._segment:
+            self._begin(self)
+        self._say_lost()
+        return self._offset + size <= self._size or self._open_segment(size)
+
+    def _say_lost(self) -> None:
+        """Say what was lost before there was any segment whose header could have counted it."""
+        if self._unsaid:
+            message = {"type": "missing", "records": self._unsaid, "why": "disk full"}
+            self._unsaid = 0
+            self._write(spool.MESSAGE, 0, spool.message_body(_timed(message)))
+
+    def _end_segment(self) -> None:
+        if self._fd < 0:
+            return
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+        try:
+            os.ftruncate(self._fd, self._offset)
+        except OSError:
+            pass  # it stays longer than needed; zeros end it
+        os.close(self._fd)
+        self._fd, self._size = -1, 0
+
+    def _lose(self, exc: OSError | None) -> None:
+        self.lost += 1
+        self._try_at = time.monotonic() + RETRY_S
+        if self._fd < 0:
+            self._unsaid += 1
+        else:
+            self._segment_lost += 1
+            try:
+                os.pwrite(self._fd, spool.LOST.pack(self._segment_lost), spool.LOST_AT)
+            except OSError:
+                pass
+        if self._warn is not None and exc is not None:
+            warn, self._warn = self._warn, None
+            warn("%s; what is logged now is lost, and counted, until there is room" % (exc.strerror or exc))
+
+
+_CHECK = spool.CHECK.pack
+_crc = zlib.crc32
+
+
+def _packer(count: int) -> Callable[..., bytes]:
+    """Return what packs the checked part of a row: number, kind, shape, time, step and ``count`` values."""
+    return struct.Struct("<QIIqq%dd" % count).pack
+
+
+def _shape_body(names: Sequence[str]) -> bytes:
+    return json.dumps(list(names), separators=(",", ":")).encode("ascii")
+
+
+def _timed(message: dict[str, Any]) -> dict[str, Any]:
+    return message if "at" in message else dict(message, at=time.time_ns() // 1000)
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _map(fd: int, size: int, directory: str) -> mmap.mmap | None:
+    """Reserve and map a segment; None where that is not safe. Raises OSError when the disk is full."""
+    if not hasattr(os, "posix_fallocate"):
+        return None  # macOS
+    kind = paths.file_system(directory)
+    if kind in COPY_ON_WRITE or kind in paths.NETWORK_FILE_SYSTEMS or not kind:
+        return None
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as exc:
+        import errno
+
+        if exc.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ESPIPE):
+            return None
+        raise
+    return mmap.mmap(fd, size)

@@ -1,0 +1,102 @@
+"""Compaction: blocks of many metrics as they arrived become larger blocks of one metric each, so that one is read fast.
+
+Blocks are inserted and deleted, never changed. A new block takes in those before it that are not larger (as a binary
+counter carries), so each point is written again a logarithmic number of times, and few blocks are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from runyard.services.context import Context
+from runyard.store import blocks, metrics, tracked
+from runyard.store.blocks import Points
+from runyard.store.database import Connection
+
+LOOSE_MAX = 64
+"""Blocks as they arrived that a run may have while it goes on."""
+AT_ONCE = 256
+"""Blocks as they arrived that one transaction replaces."""
+ENDED_FOR_US = 2_000_000
+ROWS_MAX = 1 << 16
+"""Rows of a block of one metric."""
+RUNS = 100
+
+
+class Plan(NamedTuple):
+    """Blocks that take the place of others."""
+
+    added: list[tuple[int, int, int, bytes]]
+    """Attempt, name, rows, data."""
+    removed: list[int]
+
+
+def compact(context: Context, stop: Callable[[], bool]) -> int:
+    """Compact what is due; return how many runs there were. For one thread: nobody else may remove blocks."""
+    with context.db.read() as connection:
+        before = context.clock.now_us(connection) - ENDED_FOR_US
+        due = metrics.where_loose(connection, LOOSE_MAX, before, RUNS)
+    done = 0
+    for run_seq in due:
+        if stop():
+            break
+        context.loose_blocks.pop(run_seq, None)
+        compact_run(context, run_seq)
+        done += 1
+    return done
+
+
+def compact_run(context: Context, run_seq: int) -> None:
+    """Compact all blocks of a run that have just arrived. What takes time is done before the transaction."""
+    while True:
+        with context.db.read() as connection:
+            plan = _plan(connection, run_seq)
+        if plan is None:
+            return
+        context.db.write(lambda connection, plan=plan: _carry_out(connection, run_seq, plan))  # type: ignore[misc]
+
+
+def _carry_out(connection: Connection, run_seq: int, plan: Plan) -> None:
+    tracked.lock(connection, run_seq)
+    for attempt in {item[0] for item in plan.added}:
+        metrics.add_blocks(connection, run_seq, attempt, [item[1:] for item in plan.added if item[0] == attempt])
+    metrics.remove_blocks(connection, plan.removed)
+
+
+def _plan(connection: Connection, run_seq: int) -> Plan | None:
+    """Return what is to be replaced by what; None when nothing is left."""
+    loose = metrics.blocks_of(connection, run_seq, None, AT_ONCE)
+    if not loose:
+        return None
+    by_attempt: dict[int, dict[int, list[Points]]] = {}
+    for row in loose:
+        block = blocks.decode(bytes(row.data))
+        found = by_attempt.setdefault(row.attempt, {})
+        for name_id, points in zip(block.names, block.points, strict=True):
+            found.setdefault(name_id, []).append(points)
+    plan = Plan([], [row.id for row in loose])
+    for attempt, found in by_attempt.items():
+        sizes = metrics.chunk_sizes(connection, run_seq, attempt, found)
+        for name_id, parts in found.items():
+            _add(connection, plan, attempt, name_id, parts, sizes.get(name_id, []))
+    return plan
+
+
+def _add(
+    connection: Connection, plan: Plan, attempt: int, name_id: int, parts: list[Points], sizes: list[tuple[int, int]]
+) -> None:
+    """Plan a block for points of a metric, taking in the blocks before that are not larger."""
+    taken, size = [], sum(len(part.steps) for part in parts)
+    while sizes and sizes[-1][1] <= size and size + sizes[-1][1] <= ROWS_MAX:
+        block_id, count = sizes.pop()
+        taken.append(block_id)
+        size += count
+    if taken:
+        before = [blocks.decode_one(data, name_id) for data in metrics.block_data(connection, taken)]
+        parts = [part for part in before if part is not None] + parts
+        plan.removed.extend(taken)
+    points = blocks.joined(parts)
+    for start in range(0, size, ROWS_MAX):
+        piece = points.part(start, start + ROWS_MAX)
+        plan.added.append((attempt, name_id, len(piece.steps), blocks.encode_one(name_id, piece)))

@@ -1,0 +1,300 @@
+"""What the messages of a spool say (docs/spool.md), put into the store."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from runyard.model.spec import is_tag
+from runyard.services.api import Json
+from runyard.services.configs import parse_config
+from runyard.services.context import Change, Context
+from runyard.services.views import base_dir
+from runyard.store import metrics, runs, tracked
+from runyard.store.metrics import Summary
+from runyard.store.types import dump_json
+from runyard.wire.files import write_atomic
+from runyard.wire.paths import RECORDS
+
+RANKS = {"command": -1, "constant": 0, "default": 1, "file": 2, "call": 3, "cli": 4}
+"""Origins of parameters; a higher one goes over a lower one, of equal ones the later over the earlier."""
+GUESS = RANKS["command"]
+KNOWING = frozenset(RANKS[origin] for origin in ("default", "call", "cli"))
+"""A program that says what it takes its arguments to mean is not guessed at."""
+MEDIA_KINDS = frozenset("text image figure table histogram html audio video".split())
+HEAD = 100
+VALUE_MAX = 1 << 20
+"""Characters of a parameter that are kept."""
+NOTES_MAX = 50
+NAME_MAX = 1000
+I64 = range(-(1 << 63), 1 << 63)
+
+
+def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield names joined with ``.`` and plain values; lists, and what else JSON has, stay whole."""
+    if not isinstance(values, dict):
+        return
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def read_config(message: Json) -> list[Json]:
+    """Return what a configuration file says as messages about parameters, and what could not be read of it as a note."""
+    form, text, path = (message.get(name) for name in ("format", "text", "path"))
+    if not (isinstance(form, str) and isinstance(text, str) and isinstance(path, str)):
+        return []
+    found = parse_config(form, text)
+    said = [{"type": "params", "at": message.get("at"), "origin": "file", "source": path, "values": found.values}]
+    return said + ([{"type": "capture", "notes": [f"{path}: {found.note}"]}] if found.note else [])
+
+
+def media_path(base: str, sha256: str, form: str) -> str:
+    """Return where the content of a medium is, given the run's directory."""
+    return os.path.join(base, RECORDS, "media", f"{sha256}.{form}")
+
+
+def keep_attachments(context: Context, run: Any, messages: Sequence[tuple[Json, bytes]]) -> None:
+    """Write the contents of media to files named by their hash, so that repeating it is harmless."""
+    for message, content in messages:
+        if message["type"] != "media" or not _is_medium(message):
+            continue
+        path = media_path(base_dir(context, run), hashlib.sha256(content).hexdigest(), message["format"])
+        if not os.path.exists(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_atomic(path, content, 0o644)
+
+
+def _is_medium(message: Json) -> bool:
+    form = message.get("format")
+    return (
+        message.get("kind") in MEDIA_KINDS
+        and isinstance(form, str)
+        and form.isascii()
+        and form.isalnum()
+        and len(form) <= 16
+        and _is_name(message.get("name"))
+        and _is_step(message.get("step"))
+    )
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= NAME_MAX
+
+
+def _is_step(step: Any) -> bool:
+    return step is None or (isinstance(step, int) and not isinstance(step, bool) and step in I64)
+
+
+class Messages:
+    """Takes in the messages of one batch, in one transaction; `flush` writes what is collected."""
+
+    def __init__(self, changes: Change, run: Any, attempt: Any, ids: dict[str, int], kept: Any) -> None:
+        """``ids``: the numbers of all names in the messages; ``kept``: the row of `runyard.store.tracked`."""
+        self._changes = changes
+        self._run = run
+        self._attempt = attempt
+        self._ids = ids
+        self._params: dict[int, Json] = {}
+        self._ranks: dict[int, int] | None = None
+        self._media: list[Json] = []
+        self._data: list[Json] = []
+        self._progress: Json | None = None
+        self._capture: Json = dict(kept.capture or {})
+        self._capture_before = dump_json(self._capture)
+        self.process: Json | None = None
+        self.missing = 0
+        self.summaries: dict[int, Summary] = {}
+
+    @staticmethod
+    def names_in(message: Json) -> set[str]:
+        """Return the names of parameters, metrics and media that a message speaks of."""
+        if message["type"] in ("params", "summary"):
+            return {name for name, _ in flat(message.get("values"))}
+        return {message["name"]} if message["type"] == "media" and _is_name(message.get("name")) else set()
+
+    def take(self, message: Json, content: bytes) -> None:
+        """Take in one message; one of a type that is not known here is left out."""
+        method = getattr(self, "_take_" + message["type"], None)
+        if method is not None:
+            method(message, content)
+
+    def flush(self) -> None:
+        """Write what was collected."""
+        connection, seq = self._changes.connection, self._run.seq
+        if self._params:
+            self._drop_guesses()
+            tracked.save_params(connection, seq, self._params, self._known())
+        tracked.add_media(connection, self._media)
+        tracked.save_data(connection, seq, self._data)
+        changed: Json = {}
+        if self._progress is not None:
+            changed["progress"] = self._progress
+        if dump_json(self._capture) != self._capture_before:
+            changed["capture"] = self._capture
+        if changed:
+            tracked.change(connection, seq, **changed)
+
+    def _drop_guesses(self) -> None:
+        """Forget what the command line seemed to set, once the program has said what it does."""
+        known = self._known()
+        if not KNOWING.intersection([*known.values(), *(row["rank"] for row in self._params.values())]):
+            return
+        self._params = {name_id: row for name_id, row in self._params.items() if row["rank"] != GUESS}
+        guessed = [name_id for name_id, rank in known.items() if rank == GUESS]
+        tracked.remove_params(self._changes.connection, self._run.seq, guessed)
+        for name_id in guessed:
+            del known[name_id]
+
+    def _known(self) -> dict[int, int]:
+        if self._ranks is None:
+            self._ranks = tracked.param_ranks(self._changes.connection, self._run.seq)
+        return self._ranks
+
+    def _take_process(self, message: Json, _content: bytes) -> None:
+        self.process = {name: value for name, value in message.items() if name != "type"}
+
+    def _take_params(self, message: Json, _content: bytes) -> None:
+        rank = RANKS.get(str(message.get("origin")), 0)
+        for name, value in flat(message.get("values")):
+            name_id = self._ids.get(name)
+            if name_id is None:
+                self._refuse(name, "a name has 1 to 1000 characters")
+                continue
+            before = self._params.get(name_id)
+            if rank >= (before["rank"] if before else self._known().get(name_id, GUESS)):
+                self._params[name_id] = {**_value(value), "rank": rank, "source": str(message.get("source") or "")}
+
+    def _take_summary(self, message: Json, _content: bytes) -> None:
+        for name, value in flat(message.get("values")):
+            number = _number(value)
+            if name not in self._ids or number is None:
+                self._refuse(name, "a summary is a number")
+            else:
+                self.summaries[self._ids[name]] = metrics.of_value(self._attempt.number, number, _time(message))
+
+    def _take_tags(self, message: Json, _content: bytes) -> None:
+        given = message.get("add")
+        tags = given if isinstance(given, list) else []
+        for tag in tags:
+            if not is_tag(tag):
+                self._refuse(str(tag), "a tag has 1 to 200 printable characters")
+        runs.set_tags(self._changes.connection, self._run.id, [tag for tag in tags if is_tag(tag)], [])
+
+    def _take_media(self, message: Json, content: bytes) -> None:
+        if not _is_medium(message) or message["name"] not in self._ids:
+            self._refuse(str(message.get("name")), "this is no medium")
+            return
+        self._media.append(
+            {
+                "run_seq": self._run.seq, "attempt": self._attempt.number, "name_id": self._ids[message["name"]],
+                "step": message.get("step"), "at": _time(message), "kind": message["kind"],
+                "format": message["format"], "caption": str(message.get("caption") or ""),
+                "sha256": hashlib.sha256(content).hexdigest(), "size": len(content),
+            }
+        )  # fmt: skip
+
+    def _take_data(self, message: Json, _content: bytes) -> None:
+        files = message.get("files")
+        for item in files if isinstance(files, list) else []:
+            path = item.get("path") if isinstance(item, dict) else None
+            if not isinstance(path, str) or not path:
+                continue
+            numbers = {name: item.get(name) for name in ("size", "mtime_us", "files")}
+            numbers["files"] = numbers["files"] or item.get("count")
+            if not all(value is None or (isinstance(value, int) and value in I64) for value in numbers.values()):
+                continue
+            self._data.append(
+                {
+                    "path": path, "size": numbers["size"], "mtime": numbers["mtime_us"],
+                    "sha256": _hash(item.get("sha256")), "via": str(item["via"])[:16] if item.get("via") else None,
+                    "files": numbers["files"],
+                }
+            )  # fmt: skip
+
+    def _take_progress(self, message: Json, _content: bytes) -> None:
+        self._progress = {name: value for name, value in message.items() if name != "type" and _is_plain(value)}
+
+    def _take_capture(self, message: Json, _content: bytes) -> None:
+        for name in ("active", "off", "notes"):
+            have = self._capture.setdefault(name, [])
+            for item in message.get(name) or []:
+                if isinstance(item, str) and item not in have and len(have) < NOTES_MAX:
+                    have.append(item)
+
+    def _take_refused(self, message: Json, _content: bytes) -> None:
+        self._refuse(str(message.get("name")), str(message.get("why")), int(_number(message.get("count")) or 1))
+
+    def _take_missing(self, message: Json, _content: bytes) -> None:
+        self.missing += int(_number(message.get("records")) or 0)
+        self._capture["missing"] = self._capture.get("missing", 0) + self.missing
+        self._capture["missing_why"] = str(message.get("why") or "")
+
+    def _refuse(self, name: str, why: str, count: int = 1) -> None:
+        refused = self._capture.setdefault("refused", [])
+        for item in refused:
+            if item["name"] == name[:NAME_MAX] and item["why"] == why:
+                item["count"] += count
+                return
+        if len(refused) < NOTES_MAX:
+            refused.append({"name": name[:NAME_MAX], "why": why, "count": count})
+
+
+def _hash(value: Any) -> str | None:
+    return value[:64] if isinstance(value, str) and value.isascii() and value.isprintable() else None
+
+
+def _time(message: Json) -> int:
+    at = message.get("at")
+    return at if isinstance(at, int) and at in I64 else 0
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, (int, float)):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    return None
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, bool)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _value(value: Any) -> Json:
+    """Return a parameter as it is stored: kind, number, head, value."""
+    if isinstance(value, bool):
+        return {"kind": "bool", "number": float(value), "head": "true" if value else "false", "value": value}
+    if value is None:
+        return {"kind": "null", "number": None, "head": "null", "value": None}
+    number = _number(value)
+    if number is not None and isinstance(value, (int, float)):
+        plain = value if math.isfinite(number) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(number, "NaN")
+        return {"kind": "number", "number": number, "head": str(plain)[:HEAD], "value": plain}
+    text = value if isinstance(value, str) else dump_json(_plain(value))
+    if len(text) > VALUE_MAX:
+        text = text[:VALUE_MAX]
+        value = text
+    return {
+        "kind": "text",
+        "number": None,
+        "head": text[:HEAD],
+        "value": value if isinstance(value, str) else _plain(value),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON without numbers that it does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return value

@@ -1,0 +1,120 @@
+"""Reading the points of a metric: whole, or as few as a plot needs, without losing its peaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runyard.store import blocks, metrics, names
+from runyard.store.blocks import Points
+from runyard.store.database import Connection
+from runyard.wire.errors import InvalidError, NotFoundError
+
+METHODS = ("lttb", "minmax", "none")
+MAX_POINTS = 1_000_000
+PRESELECT = 4
+"""LTTB chooses from the least and the greatest of this many times as many buckets as there shall be points: MinMaxLTTB,
+Van Der Donckt et al., 2023, https://arxiv.org/abs/2305.00332."""
+
+
+def points_of(connection: Connection, run_seq: int, name_id: int) -> Points | None:
+    """Return all points of a metric of a run, in the order of their steps; of equal steps in the order of logging.
+
+    Where a run was tried again, what an earlier attempt logged from the first step of a later one on is left out. None
+    when there are none.
+    """
+    import numpy as np
+
+    by_attempt: dict[int, list[Points]] = {}
+    for row in metrics.blocks_of(connection, run_seq, name_id):
+        part = blocks.decode_one(bytes(row.data), name_id)
+        if part is not None and len(part.steps):
+            by_attempt.setdefault(row.attempt, []).append(part)
+    found: Points | None = None
+    for attempt in sorted(by_attempt):
+        later = blocks.joined(by_attempt[attempt])
+        if np.any(later.steps[1:] < later.steps[:-1]):
+            later = later.pick(np.argsort(later.steps, kind="stable"))
+        if found is not None:
+            later = blocks.joined([found.part(0, int(np.searchsorted(found.steps, later.steps[0]))), later])
+        found = later
+    return found
+
+
+def series(
+    connection: Connection, run: Any, metric: str, *, points: int, method: str, start: int | None, end: int | None
+) -> tuple[Points, int]:
+    """Return points of a metric between two steps, at most ``points`` of them (0: all), and how many there are in the range.
+
+    ``method``: ``lttb`` (largest triangle three buckets) keeps the look of the curve, ``minmax`` every peak.
+
+    Raises:
+        NotFoundError: the run has no such metric.
+        InvalidError: there is no such method.
+    """
+    import numpy as np
+
+    if method not in METHODS:
+        raise InvalidError(f"no method {method!r}", "methods: " + ", ".join(METHODS))
+    name_id = names.find(connection, [metric]).get(metric)
+    found = None if name_id is None else points_of(connection, run.seq, name_id)
+    if found is None:
+        raise NotFoundError(f"run {run.id} has no points of {metric!r}", f"see its metrics: runyard show {run.id}")
+    if start is not None or end is not None:
+        first = 0 if start is None else int(np.searchsorted(found.steps, start, "left"))
+        last = len(found.steps) if end is None else int(np.searchsorted(found.steps, end, "right"))
+        found = found.part(first, last)
+    count = len(found.steps)
+    if points and method != "none" and count > max(points, 2):
+        found = found.pick(_lttb(found, points) if method == "lttb" else _min_max(found.values, max(points // 2, 1)))
+    return found, count
+
+
+def _min_max(values: Any, buckets: int) -> Any:
+    """Return the places of the least and of the greatest value of each bucket, in order, first and last included.
+
+    A bucket with a NaN gives the place of one, too: a gap is to be seen.
+    """
+    import numpy as np
+
+    count = len(values)
+    edges = np.unique(np.arange(buckets + 1) * count // buckets)
+    starts = edges[:-1]
+    nans = np.isnan(values)
+    chosen = [np.array([0, count - 1])]
+    for replaced, least in ((np.inf, True), (-np.inf, False)):
+        clean = np.where(nans, replaced, values) if nans.any() else values
+        extremes = (np.minimum if least else np.maximum).reduceat(clean, starts)
+        hits = np.flatnonzero(clean == np.repeat(extremes, np.diff(edges)))
+        buckets_of = np.searchsorted(starts, hits, "right")
+        chosen.append(hits[np.unique(buckets_of, return_index=True)[1]])
+    if nans.any():
+        places = np.flatnonzero(nans)
+        chosen.append(places[np.unique(np.searchsorted(starts, places, "right"), return_index=True)[1]])
+    return np.unique(np.concatenate(chosen))
+
+
+def _lttb(points: Points, wanted: int) -> Any:
+    """Return the places that Largest Triangle Three Buckets chooses (Steinarsson, 2013), first and last included."""
+    import numpy as np
+
+    places = _min_max(points.values, wanted * PRESELECT // 2)
+    wanted = max(wanted, 3)
+    if len(places) <= wanted:
+        return places
+    xs, ys = points.steps[places].astype(np.float64), np.nan_to_num(points.values[places])
+    inner, buckets = len(places) - 2, wanted - 2
+    edges = 1 + np.arange(buckets + 1) * inner // buckets
+    lengths = np.diff(edges)
+    means_x = [*(np.add.reduceat(xs[: edges[-1]], edges[:-1]) / lengths)[1:].tolist(), float(xs[-1])]
+    means_y = [*(np.add.reduceat(ys[: edges[-1]], edges[:-1]) / lengths)[1:].tolist(), float(ys[-1])]
+    chosen = [0]
+    x, y = float(xs[0]), float(ys[0])
+    bounds = edges.tolist()
+    for bucket in range(buckets):
+        first, last = bounds[bucket], bounds[bucket + 1]
+        area = np.abs((x - means_x[bucket]) * (ys[first:last] - y) - (x - xs[first:last]) * (means_y[bucket] - y))
+        best = first + int(area.argmax())
+        chosen.append(best)
+        x, y = float(xs[best]), float(ys[best])
+    chosen.append(len(places) - 1)
+    return places[chosen]

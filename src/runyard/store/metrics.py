@@ -1,0 +1,213 @@
+"""Rows of metrics: one summary for each run and metric, and blocks of points (`runyard.store.blocks`)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from math import inf, isnan
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, text
+
+from runyard.store.tables import metric_blocks, metrics, runs
+
+MANY = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What is known of a metric without reading its points. None is NaN, or nothing yet."""
+
+    attempt: int
+    """Number of the last attempt that logged it."""
+    count: int
+    last: float | None
+    min: float | None
+    max: float | None
+    total: float | None
+    """Sum of the values that are no NaN."""
+    nans: int
+    step: int | None
+    """Of the last value."""
+    min_step: int | None
+    max_step: int | None
+    first_at: int | None
+    last_at: int | None
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the values that are no NaN."""
+        numbers = self.count - self.nans
+        return None if self.total is None or numbers <= 0 else self.total / numbers
+
+    def then(self, later: Summary) -> Summary:
+        """Return the summary of these points and of later ones."""
+        low, high = (later.min, later.min_step), (later.max, later.max_step)
+        if self.min is not None and (low[0] is None or self.min <= low[0]):
+            low = self.min, self.min_step
+        if self.max is not None and (high[0] is None or self.max >= high[0]):
+            high = self.max, self.max_step
+        totals = [total for total in (self.total, later.total) if total is not None]
+        return replace(
+            later, count=self.count + later.count, nans=self.nans + later.nans, total=sum(totals) if totals else None,
+            min=low[0], min_step=low[1], max=high[0], max_step=high[1],
+            first_at=later.first_at if self.first_at is None else self.first_at,
+        )  # fmt: skip
+
+
+COLUMNS = tuple(field.name for field in fields(Summary))
+
+
+def summarize(attempt: int, times: array[int], steps: array[int], values: array[float]) -> Summary:
+    """Return the summary of points, at least one, in the order in which they were logged."""
+    total: float | None = sum(values)
+    numbers: Sequence[float] = values
+    places: Sequence[int] = steps
+    nans = 0
+    if total is None or isnan(total):  # a NaN, or infinities of both signs
+        kept = [(value, step) for value, step in zip(values, steps, strict=True) if not isnan(value)]
+        nans = len(values) - len(kept)
+        numbers, places = [value for value, _ in kept], [step for _, step in kept]
+        total = sum(numbers)
+        total = None if isnan(total) or not numbers else total
+    low, high = min(numbers, default=None), max(numbers, default=None)
+    last = values[-1]
+    return Summary(
+        attempt=attempt, count=len(values), last=None if isnan(last) else last, min=low, max=high, total=total,
+        nans=nans, step=steps[-1],
+        min_step=None if low is None else places[numbers.index(low)],
+        max_step=None if high is None else places[numbers.index(high)],
+        first_at=times[0], last_at=times[-1],
+    )  # fmt: skip
+
+
+def of_value(attempt: int, value: float, at: int) -> Summary:
+    """Return the summary of a result that has no step and no points."""
+    number = None if isnan(value) else value
+    return Summary(
+        attempt=attempt, count=0, last=number, min=number, max=number, total=None, nans=0, step=None, min_step=None,
+        max_step=None, first_at=at, last_at=at,
+    )  # fmt: skip
+
+
+def find(connection: Connection, run_seq: int, name_ids: Collection[int]) -> dict[int, Summary]:
+    """Return the summaries of some metrics of a run."""
+    found: dict[int, Summary] = {}
+    listed = list(name_ids)
+    for start in range(0, len(listed), MANY):
+        some = listed[start : start + MANY]
+        query = select(metrics).where(metrics.c.run_seq == run_seq, metrics.c.name_id.in_(some))
+        found.update((row.name_id, _summary(row)) for row in connection.execute(query))
+    return found
+
+
+def of_runs(connection: Connection, seqs: Collection[int]) -> dict[int, dict[int, Summary]]:
+    """Return all summaries of runs: by run, by name."""
+    found: dict[int, dict[int, Summary]] = {}
+    listed = list(seqs)
+    for start in range(0, len(listed), MANY):
+        query = select(metrics).where(metrics.c.run_seq.in_(listed[start : start + MANY]))
+        for row in connection.execute(query):
+            found.setdefault(row.run_seq, {})[row.name_id] = _summary(row)
+    return found
+
+
+def _summary(row: Row[Any]) -> Summary:
+    return Summary(**{name: getattr(row, name) for name in COLUMNS})
+
+
+_SAVE = (
+    f"INSERT INTO metrics (run_seq, name_id, {', '.join(COLUMNS)}) "  # noqa: S608 - names of columns
+    f"VALUES (:run_seq, :name_id, {', '.join(':' + name for name in COLUMNS)}) "
+    f"ON CONFLICT (run_seq, name_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS)}"
+)
+_SAVE_MANY = text(_SAVE)
+
+
+def save(connection: Connection, run_seq: int, found: dict[int, Summary]) -> None:
+    """Store summaries of a run, which must be locked (`tracked.lock`)."""
+    rows = [
+        {"run_seq": run_seq, "name_id": name_id, **{name: getattr(item, name) for name in COLUMNS}}
+        for name_id, item in sorted(found.items())
+    ]
+    if rows:
+        connection.execute(_SAVE_MANY, rows)
+
+
+_BLOCK = insert(metric_blocks)
+
+
+def add_blocks(
+    connection: Connection, run_seq: int, attempt: int, blocks: Iterable[tuple[int | None, int, bytes]]
+) -> None:
+    """Insert blocks: ``(name id, or None for one of several metrics; rows; data)``."""
+    rows = [
+        {"run_seq": run_seq, "attempt": attempt, "name_id": name_id, "count": count, "data": data}
+        for name_id, count, data in blocks
+    ]
+    if rows:
+        connection.execute(_BLOCK, rows)
+
+
+def blocks_of(
+    connection: Connection, run_seq: int, name_id: int | None, limit: int | None = None
+) -> Sequence[Row[Any]]:
+    """Return ``id, attempt, name_id, count, data`` of the blocks that may have points of a metric, as they arrived.
+
+    Without a name: those of several metrics only, the first ``limit`` of them.
+    """
+    columns = metric_blocks.c
+    query = select(columns.id, columns.attempt, columns.name_id, columns.count, columns.data)
+    loose = query.where(columns.run_seq == run_seq, columns.name_id.is_(None))
+    found: list[Any] = list(connection.execute(loose.order_by(columns.id).limit(limit)))
+    if name_id is not None:
+        found += connection.execute(query.where(columns.run_seq == run_seq, columns.name_id == name_id))
+    return sorted(found, key=lambda row: (row.attempt, row.id))
+
+
+def chunk_sizes(
+    connection: Connection, run_seq: int, attempt: int, name_ids: Collection[int]
+) -> dict[int, list[tuple[int, int]]]:
+    """Return ``(id, rows)`` of the blocks of one metric each, by metric, in the order in which they were made."""
+    columns = metric_blocks.c
+    query = (
+        select(columns.name_id, columns.id, columns.count)
+        .where(columns.run_seq == run_seq, columns.attempt == attempt)
+        .order_by(columns.name_id, columns.id)
+    )
+    found: dict[int, list[tuple[int, int]]] = {}
+    listed = list(name_ids)
+    for start in range(0, len(listed), MANY):
+        some = listed[start : start + MANY]
+        for name_id, block_id, count in connection.execute(query.where(columns.name_id.in_(some))):
+            found.setdefault(name_id, []).append((block_id, count))
+    return found
+
+
+def block_data(connection: Connection, ids: Sequence[int]) -> list[bytes]:
+    """Return the data of blocks, in the order of their ids."""
+    query = select(metric_blocks.c.data).where(metric_blocks.c.id.in_(ids)).order_by(metric_blocks.c.id)
+    return [bytes(data) for data in connection.execute(query).scalars()]
+
+
+def remove_blocks(connection: Connection, ids: Sequence[int]) -> None:
+    """Delete blocks."""
+    for start in range(0, len(ids), MANY):
+        connection.execute(delete(metric_blocks).where(metric_blocks.c.id.in_(ids[start : start + MANY])))
+
+
+def where_loose(connection: Connection, most: int, ended_before: int, limit: int) -> list[int]:
+    """Return runs whose blocks of several metrics are to be compacted: more than ``most``, or the run has ended."""
+    columns = metric_blocks.c
+    query = (
+        select(columns.run_seq, func.count(), func.max(runs.c.ended_at))
+        .join(runs, runs.c.seq == columns.run_seq)
+        .where(columns.name_id.is_(None))
+        .group_by(columns.run_seq)
+    )
+    found = []
+    for run_seq, count, ended_at in connection.execute(query):
+        if count > most or (ended_at if ended_at is not None else inf) < ended_before:
+            found.append(run_seq)
+    return found[:limit]

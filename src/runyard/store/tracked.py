@@ -1,0 +1,162 @@
+"""What else runs say: how far their streams are taken in, parameters, media, data, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, delete, insert, select, text, update
+
+from runyard.store.bulk import insert_rows
+from runyard.store.metrics import MANY
+from runyard.store.outputs import path_hash
+from runyard.store.tables import data_files, media, params, runs, spool_streams, tracked
+from runyard.store.types import dump_json, escape
+
+_LOCK = select(tracked).where(tracked.c.run_seq == text(":seq")).with_for_update()
+_MAKE = text("INSERT INTO tracked (run_seq) VALUES (:seq) ON CONFLICT (run_seq) DO NOTHING")
+
+
+def lock(connection: Connection, run_seq: int) -> Row[Any]:
+    """Return the row of a run that whoever takes in what it says holds until the end of the transaction."""
+    row = connection.execute(_LOCK, {"seq": run_seq}).first()
+    if row is None:
+        connection.execute(_MAKE, {"seq": run_seq})
+        row = connection.execute(_LOCK, {"seq": run_seq}).one()
+    return row
+
+
+def change(connection: Connection, run_seq: int, **values: Any) -> None:
+    """Set columns of the row of a run."""
+    connection.execute(update(tracked).where(tracked.c.run_seq == run_seq).values(**values))
+
+
+def of_runs(connection: Connection, seqs: Collection[int]) -> dict[int, Any]:
+    """Return those rows, by run."""
+    found: dict[int, Any] = {}
+    listed = list(seqs)
+    for start in range(0, len(listed), MANY):
+        query = select(tracked.c.run_seq, tracked.c.progress, tracked.c.capture)
+        query = query.where(tracked.c.run_seq.in_(listed[start : start + MANY]))
+        found.update((row.run_seq, row) for row in connection.execute(query))
+    return found
+
+
+def find_stream(connection: Connection, attempt_id: str, stream: str) -> Row[Any] | None:
+    """Return how far a stream is taken in; None when nothing of it is here."""
+    query = select(spool_streams).where(spool_streams.c.attempt_id == attempt_id, spool_streams.c.stream == stream)
+    return connection.execute(query).first()
+
+
+def save_stream(connection: Connection, row: Row[Any] | None, attempt_id: str, stream: str, **values: Any) -> None:
+    """Store how far a stream is taken in; ``row``: as it was found."""
+    if row is None:
+        connection.execute(insert(spool_streams).values(attempt_id=attempt_id, stream=stream, **values))
+        return
+    where = (spool_streams.c.attempt_id == attempt_id, spool_streams.c.stream == stream)
+    connection.execute(update(spool_streams).where(*where).values(**values))
+
+
+# -- parameters
+
+_PARAM_COLUMNS = ("run_seq", "name_id", "kind", "number", "head", "value", "rank", "source")
+
+
+def param_ranks(connection: Connection, run_seq: int) -> dict[int, int]:
+    """Return the rank of the origin of each parameter that a run has."""
+    query = select(params.c.name_id, params.c.rank).where(params.c.run_seq == run_seq)
+    return {row.name_id: row.rank for row in connection.execute(query)}
+
+
+def save_params(connection: Connection, run_seq: int, rows: dict[int, dict[str, Any]], known: Collection[int]) -> None:
+    """Store parameters, each ``kind, number, head, value, rank, source`` by name; ``known``: those that are replaced."""
+    remove_params(connection, run_seq, [name_id for name_id in rows if name_id in known])
+    values = [
+        (run_seq, name_id, row["kind"], row["number"], escape(row["head"]), dump_json(row["value"]), row["rank"],
+         escape(row["source"]))
+        for name_id, row in sorted(rows.items())
+    ]  # fmt: skip
+    insert_rows(connection, params, _PARAM_COLUMNS, values)
+
+
+def remove_params(connection: Connection, run_seq: int, name_ids: Sequence[int]) -> None:
+    """Delete parameters of a run."""
+    for start in range(0, len(name_ids), MANY):
+        some = name_ids[start : start + MANY]
+        connection.execute(delete(params).where(params.c.run_seq == run_seq, params.c.name_id.in_(some)))
+
+
+def params_of(connection: Connection, seqs: Collection[int]) -> dict[int, list[Any]]:
+    """Return ``name_id, value, source`` of all parameters of runs, by run."""
+    found: dict[int, list[Any]] = {}
+    listed = list(seqs)
+    columns = params.c
+    for start in range(0, len(listed), MANY):
+        query = select(columns.run_seq, columns.name_id, columns.value, columns.rank, columns.source)
+        for row in connection.execute(query.where(columns.run_seq.in_(listed[start : start + MANY]))):
+            found.setdefault(row.run_seq, []).append(row)
+    return found
+
+
+# -- media and data
+
+
+def add_media(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert media: the columns of the table but ``id``."""
+    if rows:
+        connection.execute(insert(media), list(rows))
+
+
+def media_of(connection: Connection, run_seq: int) -> Sequence[Row[Any]]:
+    """Return all media of a run, by name, step and time."""
+    columns = media.c
+    query = select(media).where(columns.run_seq == run_seq)
+    return connection.execute(query.order_by(columns.name_id, columns.step, columns.at, columns.id)).all()
+
+
+def save_data(connection: Connection, run_seq: int, files: Sequence[dict[str, Any]]) -> None:
+    """Store what is known of data that a run read: ``path, size, mtime, sha256, via, files``; later knowledge replaces it."""
+    for item in files:
+        where = (data_files.c.run_seq == run_seq, data_files.c.path_hash == path_hash(item["path"]))
+        changed = {name: value for name, value in item.items() if name != "path" and value is not None}
+        if "files" in changed:  # several processes read from one directory: the one that read most of it is heard
+            columns, count = data_files.c, changed["files"]
+            changed["files"] = case((columns.files > count, columns.files), else_=count)
+        if not connection.execute(update(data_files).where(*where).values(**changed)).rowcount:
+            least = {"size": 0, "mtime": 0, "via": "", "files": 1}
+            row = {"run_seq": run_seq, "path_hash": path_hash(item["path"]), **item}
+            row.update({name: value for name, value in least.items() if row[name] is None})
+            connection.execute(insert(data_files).values(**row))
+
+
+def data_of(connection: Connection, seqs: Collection[int]) -> dict[int, list[Any]]:
+    """Return the data that runs read, by run, in the order of paths."""
+    found: dict[int, list[Any]] = {}
+    listed = list(seqs)
+    for start in range(0, len(listed), MANY):
+        query = select(data_files).where(data_files.c.run_seq.in_(listed[start : start + MANY]))
+        for row in connection.execute(query.order_by(data_files.c.path)):
+            found.setdefault(row.run_seq, []).append(row)
+    return found
+
+
+def earlier_data(connection: Connection, project: str, run_seq: int, paths: Collection[str]) -> dict[str, Any]:
+    """Return what the newest earlier run of a project that read a path, and has its hash, read there: ``id, sha256``."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        query = (
+            select(runs.c.id, data_files.c.sha256)
+            .join(runs, runs.c.seq == data_files.c.run_seq)
+            .where(
+                data_files.c.path_hash == path_hash(path),
+                data_files.c.run_seq < run_seq,
+                data_files.c.sha256.is_not(None),
+                runs.c.project == project,
+            )
+            .order_by(data_files.c.run_seq.desc())
+            .limit(1)
+        )
+        row = connection.execute(query).first()
+        if row is not None:
+            found[path] = row
+    return found

@@ -1,0 +1,338 @@
+"""Contract: what runs log."""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runyard.testing.contract_files import started
+from runyard.testing.contract_lease import replaced
+from runyard.testing.spooled import START_US, Spooled
+from runyard.testing.stage import ME, Stage
+from runyard.wire.errors import ConflictError, InvalidError, NotFoundError
+
+ODD_NAMES = ["val/acc", "naïve 🧪", "a b", "'\"\\;--", "x" * 1000, "CASE", "case", "tab\t", "\u0000zero", "\ud800"]
+
+
+def points(stage: Stage, run_id: str, metric: str, **options: Any) -> list[tuple[int, Any]]:
+    """Return all points of a metric: step and value."""
+    found = stage.yard.series(run_id, metric, ME, **{"points": 0, **options})
+    return list(zip(found.steps, found.values, strict=True))
+
+
+def compact(stage: Stage) -> None:
+    """Let the yard compact what is due."""
+    stage.clock.advance(60)
+    stage.inner.upkeep(lambda: False)
+
+
+class TrackingContract:
+    """Each record is taken in once, and comes back bit for bit."""
+
+    def test_what_is_logged_is_summed_up_and_read_back(self, stage: Stage) -> None:
+        run_id, agent, attempt = started(stage)
+        stream = Spooled()
+        values = [0.1 * step * (-1) ** step for step in range(100)]
+        for step, value in enumerate(values):
+            stream.row({"loss": value, "acc": 1 / 3}, step)
+        assert stream.send(stage.yard, attempt) == len(stream.records)
+        loss = stage.run(run_id)["metrics"]["loss"]
+        assert loss["last"] == values[-1]
+        assert loss["min"] == min(values)
+        assert loss["max"] == max(values)
+        assert (loss["count"], loss["step"], loss["min_step"], loss["max_step"]) == (100, 99, 99, 98)
+        assert loss["mean"] == pytest.approx(sum(values) / 100)
+        assert points(stage, run_id, "loss") == list(enumerate(values))
+        times = stage.yard.series(run_id, "loss", ME, points=0).times
+        assert list(times) == [START_US + step * 1000 for step in range(100)]
+        agent.end(attempt)
+        compact(stage)
+        assert points(stage, run_id, "loss") == list(enumerate(values))
+        assert points(stage, run_id, "acc") == [(step, 1 / 3) for step in range(100)]
+
+    def test_whoever_cuts_the_stream_each_record_counts_once(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream, rng = Spooled(), random.Random(1)
+        for step in range(60):
+            stream.row({"loss": float(step)} if step % 3 else {"loss": float(step), "acc": 0.5}, step)
+        here = 0
+        while here < len(stream.records):
+            first = rng.randint(0, here)
+            here = max(here, stream.send(stage.yard, attempt, first, rng.randint(first, len(stream.records))))
+        assert stream.send(stage.yard, attempt) == len(stream.records)
+        assert points(stage, run_id, "loss") == [(step, float(step)) for step in range(60)]
+        assert stage.run(run_id)["metrics"]["loss"]["count"] == 60
+        assert stage.run(run_id)["metrics"]["acc"]["count"] == 20
+
+    def test_a_gap_is_refused_unless_it_is_known_to_be_lost(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        for step in range(10):
+            stream.row({"loss": float(step)}, step)
+        stream.send(stage.yard, attempt, 0, 4)
+        with pytest.raises(ConflictError) as caught:
+            stream.send(stage.yard, attempt, 6)
+        assert caught.value.details["next"] == 4
+        assert stream.send(stage.yard, attempt, 6, lost=True) == len(stream.records)
+        assert [step for step, _ in points(stage, run_id, "loss")] == [0, 1, 2, 5, 6, 7, 8, 9]
+
+    def test_what_is_no_record_is_refused_whole(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.row({"loss": 1.0}, 1)
+        data = stream.part(0)
+        for bad in (data[:-8], data[:-1] + b"\1", b"nonsense", data + b"\0" * 24):
+            with pytest.raises(InvalidError):
+                stage.yard.append_spool(attempt, stream.stream, 0, bad)
+        with pytest.raises(InvalidError, match="shape"):
+            stage.yard.append_spool(attempt, stream.stream, 1, stream.records[1], lost=True)
+        with pytest.raises(NotFoundError):
+            stream.send(stage.yard, "f" * 32)
+        assert stage.run(run_id)["metrics"] == {}
+
+    def test_a_group_is_taken_in_whole(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.group(
+            [({"loss": 1.0}, 1), ({"acc": 2.0}, 1)], [{"type": "params", "values": {"lr": 0.1}, "origin": "cli"}]
+        )
+        stream.send(stage.yard, attempt)
+        run = stage.run(run_id)
+        assert run["metrics"]["loss"]["last"] == 1.0
+        assert run["metrics"]["acc"]["last"] == 2.0
+        assert run["params"] == {"lr": 0.1}
+
+    def test_what_is_no_finite_number(self, stage: Stage) -> None:
+        run_id, agent, attempt = started(stage)
+        stream = Spooled()
+        values = [math.nan, 2.0, math.inf, -math.inf, 1.0, math.nan, -0.0, 5e-324, 1.7976931348623157e308]
+        for step, value in enumerate(values):
+            stream.row({"odd": value, "nan": math.nan}, step)
+        stream.send(stage.yard, attempt)
+        run = stage.run(run_id)["metrics"]
+        assert (run["odd"]["min"], run["odd"]["max"]) == ("-Infinity", "Infinity")
+        assert {run["nan"][name] for name in ("last", "min", "max", "mean")} == {"NaN"}
+        agent.end(attempt)
+        for _ in range(2):
+            found = points(stage, run_id, "odd")
+            assert struct.pack("9d", *(value for _, value in found)) == struct.pack("9d", *values)
+            compact(stage)
+
+    def test_steps_in_any_order_and_again(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        for number, step in enumerate([5, -3, 5, 2**63 - 1, -(2**63), 0]):
+            stream.row({"loss": float(number)}, step, START_US + number)
+        stream.send(stage.yard, attempt)
+        assert points(stage, run_id, "loss") == [
+            (-(2**63), 4.0),
+            (-3, 1.0),
+            (0, 5.0),
+            (5, 0.0),
+            (5, 2.0),
+            (2**63 - 1, 3.0),
+        ]
+        assert points(stage, run_id, "loss", start=-3, end=5) == [(-3, 1.0), (0, 5.0), (5, 0.0), (5, 2.0)]
+        assert stage.run(run_id)["metrics"]["loss"]["last"] == 5.0
+
+    def test_names_of_every_kind(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.row({name: float(number) for number, name in enumerate(ODD_NAMES)}, 0)
+        stream.row({"y" * 1001: 1.0, "kept": 2.0}, 0)
+        stream.message("params", values={name: name for name in ODD_NAMES}, origin="call", source="params()")
+        stream.send(stage.yard, attempt)
+        run = stage.run(run_id)
+        assert {name: item["last"] for name, item in run["metrics"].items()} == {
+            **{name: float(number) for number, name in enumerate(ODD_NAMES)}, "kept": 2.0
+        }  # fmt: skip
+        assert run["params"] == {name: name for name in ODD_NAMES}
+
+    def test_wide_rows(self, stage: Stage) -> None:
+        run_id, agent, attempt = started(stage)
+        stream = Spooled()
+        for step in range(3):
+            stream.row({f"m{number}": float(number + step) for number in range(1000)}, step)
+        stream.send(stage.yard, attempt)
+        agent.end(attempt)
+        for _ in range(2):
+            assert len(stage.run(run_id)["metrics"]) == 1000
+            assert points(stage, run_id, "m999") == [(0, 999.0), (1, 1000.0), (2, 1001.0)]
+            compact(stage)
+
+    def test_compaction_while_the_run_goes_on(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        streams = [Spooled("00000000000000aa"), Spooled("00000000000000bb")]
+        for step in range(150):
+            stream = streams[step % 2]
+            stream.row({"loss": float(step)}, step)
+            stream.send(stage.yard, attempt, len(stream.records) - (1 if step > 1 else 2))
+            if step % 40 == 39:
+                compact(stage)
+        compact(stage)
+        assert points(stage, run_id, "loss") == [(step, float(step)) for step in range(150)]
+        assert stage.run(run_id)["metrics"]["loss"]["count"] == 150
+
+    def test_few_points_of_many(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        for step in range(5000):
+            stream.row({"loss": 100.0 if step == 1234 else -100.0 if step == 4321 else math.sin(step)}, step)
+        stream.send(stage.yard, attempt)
+        for method in ("lttb", "minmax"):
+            found = stage.yard.series(run_id, "loss", ME, points=100, method=method)
+            assert found.total == 5000
+            assert 90 <= len(found.steps) <= 104
+            assert list(found.steps) == sorted(set(found.steps))
+            assert (found.steps[0], found.steps[-1]) == (0, 4999)
+            assert {100.0, -100.0} <= set(found.values)
+        assert len(stage.yard.series(run_id, "loss", ME, points=5000).steps) == 5000
+        with pytest.raises(NotFoundError, match="no points"):
+            stage.yard.series(run_id, "los", ME)
+
+    def test_a_retry_takes_a_series_over_from_its_first_step(self, stage: Stage) -> None:
+        run_id, _, first, other, second = replaced(stage)
+        other.start(second)
+        old, new = Spooled("00000000000000aa"), Spooled("00000000000000bb")
+        for step in range(10):
+            old.row({"loss": float(step), "old": 1.0}, step)
+        for step in range(6, 12):
+            new.row({"loss": 100.0 + step}, step)
+        new.send(stage.yard, second)
+        old.send(stage.yard, first)  # late: data belongs to its attempt
+        expected = [(step, float(step)) for step in range(6)] + [(step, 100.0 + step) for step in range(6, 12)]
+        assert points(stage, run_id, "loss") == expected
+        summary = stage.run(run_id)["metrics"]["loss"]
+        assert (summary["count"], summary["last"], summary["min"], summary["max"]) == (12, 111.0, 0.0, 111.0)
+        assert stage.run(run_id)["metrics"]["old"]["count"] == 10
+
+    def test_the_origin_of_a_parameter_decides(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        for origin in ("cli", "constant", "file", "default", "call"):
+            stream.message("params", values={"lr": origin}, origin=origin, source="from " + origin)
+        for number in range(2):
+            stream.message("params", values={"seed": number}, origin="call", source="")
+        nested = {"optim": {"name": "adam", "betas": [0.9, 0.999], "deep": {"x": None}}, "flag": True, "empty": {}}
+        stream.message("params", values={**nested, "nan": math.nan, "big": 2**70}, origin="file", source="a.yaml")
+        for first in range(len(stream.records)):
+            stream.send(stage.yard, attempt, first, first + 1)
+        run = stage.run(run_id)
+        assert run["params"] == {
+            "big": 2**70, "empty": {}, "flag": True, "lr": "cli", "nan": "NaN", "optim.betas": [0.9, 0.999],
+            "optim.deep.x": None, "optim.name": "adam", "seed": 1,
+        }  # fmt: skip
+        assert run["param_sources"]["lr"] == "from cli"
+        assert run["param_sources"]["flag"] == "a.yaml"
+
+    def test_a_guess_from_the_command_line_is_forgotten_once_the_program_says_what_it_means(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("params", values={"lr": 1, "epochs": 2}, origin="command", source="command line")
+        stream.message("params", values={"LAYERS": 3}, origin="constant", source="a.py:1")
+        stream.send(stage.yard, attempt)
+        assert stage.run(run_id)["params"] == {"LAYERS": 3, "epochs": 2, "lr": 1}
+        stream.message("params", values={"learning_rate": 1.0}, origin="cli", source="argparse")
+        stream.message("params", values={"lr": 5}, origin="command", source="command line")
+        stream.send(stage.yard, attempt, 2)
+        assert stage.run(run_id)["params"] == {"LAYERS": 3, "learning_rate": 1.0}
+
+    def test_configuration_files_are_read_here(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("params", values={"lr": 0.5}, origin="default", source="argparse")
+        stream.message(
+            "config", path="conf/a.yaml", format="yaml", text="lr: 1e-4\noptim: {name: adam, nesterov: no}\n"
+        )
+        stream.message("config", path="b.json", format="json", text="{not json")
+        stream.send(stage.yard, attempt)
+        run = stage.run(run_id)
+        assert run["params"] == {"lr": 1e-4, "optim.name": "adam", "optim.nesterov": "no"}
+        assert run["param_sources"]["lr"] == "conf/a.yaml"
+        assert any("b.json" in note for note in run["capture"]["notes"])
+
+    def test_results_tags_progress_and_what_was_not_taken(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("summary", values={"best": 0.93, "bad": "text"})
+        stream.message("tags", add=["baseline", "", 7])
+        stream.message("progress", done=5, total=10, left_s=2.5, source="tqdm")
+        stream.message("capture", active=["argparse"], off=["data"], notes=["a note"])
+        stream.message("refused", name="x", why="no number", count=3)
+        stream.message("missing", records=4, why="disk full")
+        stream.message("something of a later version", values=[])
+        stream.send(stage.yard, attempt)
+        run = stage.run(run_id)
+        assert run["metrics"]["best"]["last"] == 0.93
+        assert run["metrics"]["best"]["count"] == 0
+        assert run["tags"] == ["baseline"]
+        assert run["progress"]["done"] == 5
+        assert run["capture"]["active"] == ["argparse"]
+        assert run["capture"]["missing"] == 4
+        assert {item["name"] for item in run["capture"]["refused"]} == {"x", "bad", "", "7"}
+
+    def test_a_result_of_the_name_of_a_metric_leaves_its_points_alone(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        for step in range(3):
+            stream.row({"acc": step / 10}, step)
+        stream.message("summary", values={"acc": 0.9, "later": 5.0})
+        stream.send(stage.yard, attempt)
+        acc = stage.run(run_id)["metrics"]["acc"]
+        assert (acc["last"], acc["count"], acc["min"], acc["max"], acc["step"]) == (0.9, 3, 0.0, 0.2, 2)
+        here = len(stream.records)
+        stream.row({"acc": 0.3, "later": 1.0}, 3)
+        stream.send(stage.yard, attempt, here)
+        metrics = stage.run(run_id)["metrics"]
+        assert (metrics["acc"]["last"], metrics["acc"]["count"], metrics["acc"]["max"]) == (0.3, 4, 0.3)
+        assert (metrics["later"]["last"], metrics["later"]["count"], metrics["later"]["max"]) == (1.0, 1, 1.0)
+
+    def test_media(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        for step in (2, 1):
+            stream.message("media", b"\x89PNG" + bytes([step]), name="samples/a", step=step, kind="image", format="png")
+        stream.message("media", b"x", name="evil", kind="image", format="../png")
+        stream.send(stage.yard, attempt)
+        found = stage.yard.media(run_id, ME)
+        assert [(item["name"], item["step"], item["size"]) for item in found] == [
+            ("samples/a", 1, 5),
+            ("samples/a", 2, 5),
+        ]
+        assert Path(stage.inner.media_place(run_id, found[0]["sha256"], ME)).read_bytes() == b"\x89PNG\1"
+        with pytest.raises(NotFoundError):
+            stage.inner.media_place(run_id, "0" * 64, ME)
+        assert [item["name"] for item in stage.run(run_id)["capture"]["refused"]] == ["evil"]
+
+    def test_data(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        file = {"path": "data/train.csv", "size": 10, "mtime_us": START_US, "via": "open"}
+        stream.message("data", files=[file, {**file, "path": "data/é\udcff"}, {"path": 7}, "x"])
+        stream.message("data", files=[{**file, "sha256": "ab" * 32}])
+        stream.send(stage.yard, attempt)
+        found = {item["path"]: item for item in stage.run(run_id)["data"]}
+        assert set(found) == {"data/train.csv", "data/é\udcff"}
+        assert found["data/train.csv"]["sha256"] == "ab" * 32
+        assert found["data/é\udcff"]["sha256"] is None
+
+    def test_it_goes_with_the_run_and_survives_a_restart(self, stage: Stage) -> None:
+        run_id, agent, attempt = started(stage)
+        stream = Spooled()
+        stream.row({"loss": 1.5}, 1)
+        stream.message("params", values={"lr": 0.1}, origin="cli")
+        stream.send(stage.yard, attempt)
+        stage.restart()
+        stream.row({"loss": 2.5}, 2)
+        assert stream.send(stage.yard, attempt) == 4
+        assert points(stage, run_id, "loss") == [(1, 1.5), (2, 2.5)]
+        agent.end(attempt)
+        listed = stage.yard.runs({}, ME)["runs"][0]
+        assert listed["params"] == {"lr": 0.1}
+        assert listed["metrics"]["loss"]["count"] == 2
+        stage.yard.remove(run_id, True, ME)
