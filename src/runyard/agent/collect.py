@@ -24,6 +24,7 @@ FIRST_WAIT_S = 0.1
 WAIT_S = 1.0
 """Between turns: short at first, so that something is seen of a run that ends at once."""
 LOCK = "collector.lock"
+STARTED, NOT_STARTED = b"+", b"-"
 CAUGHT_UP = "collected"
 """Name of the file that says that everything but hashes of data has been looked at."""
 
@@ -158,16 +159,87 @@ def _messages(record: Any) -> list[dict[str, Any]]:
     return [spool.parse_message(part.body)[0] for part in inner if part.kind == spool.MESSAGE]
 
 
-def main(directory: str) -> int:
-    """Collect for one attempt; 3 when another collector is at work, 4 when there is nothing to do."""
+def serve() -> int:
+    """Fork a collector for each attempt directory on standard input (lines of JSON), until that ends.
+
+    A forked collector has everything imported already, and shares the memory of it. The answer to each line, one byte
+    on standard output, comes once the collector of the attempt holds its lock: `STARTED`, or `NOT_STARTED`.
+    """
+    import gc
+    import signal
+
+    from runyard.agent import detach, ends, fingerprints, printed, seen, typed, usage, waiting, written  # noqa: F401
+    from runyard.client import spool  # noqa: F401
+    from runyard.wire import jsonlite
+
+    detach.leave_session(())
+    signal.signal(signal.SIGCHLD, _reap)
+    gc.freeze()
+    with open(0, "rb", closefd=False) as asked:
+        for line in asked:
+            os.write(1, STARTED if _fork(str(jsonlite.loads(line))) else NOT_STARTED)
+    return 0
+
+
+def _reap(number: int, frame: object) -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass  # all are gone
+
+
+def _fork(directory: str) -> bool:
+    """Start the collector of an attempt; False when another one is at work, or none can be started."""
+    from runyard.wire import files
+
+    mother = os.getpid()
+    try:
+        lock = files.try_lock(os.path.join(directory, LOCK))
+    except OSError:
+        return False
+    if lock is None:
+        return False
+    try:
+        if os.fork():
+            return True
+    except OSError:
+        return False
+    finally:
+        if os.getpid() == mother:
+            os.close(lock)  # the fork has it too, and holds it for as long as it lives
+    _be_collector(directory, lock)
+    return False
+
+
+def _be_collector(directory: str, lock: int) -> None:
+    """Be the fork: collect, and end the process."""
+    import signal
+    import traceback
+
     from runyard.agent import detach
+
+    status = 70
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        detach.leave_session((lock,))
+        nothing = os.open(os.devnull, os.O_RDWR)
+        errors = os.open(os.path.join(directory, "collector.err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for fd, target in ((nothing, 0), (nothing, 1), (errors, 2)):
+            os.dup2(fd, target)
+        status = main(directory)
+    except BaseException:  # noqa: BLE001  whatever it is, the process ends here and says why
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def main(directory: str) -> int:
+    """Collect for one attempt, whose lock this process holds; 4 when there is nothing to do."""
     from runyard.client.spool import SpoolWriter
     from runyard.wire import files, procs
 
-    detach.leave_session(())
-    lock = files.try_lock(os.path.join(directory, LOCK))
-    if lock is None:
-        return 3
     facts = files.read_json(os.path.join(directory, "collect.json"))
     if not isinstance(facts, dict):
         return 4

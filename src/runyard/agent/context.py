@@ -6,6 +6,7 @@ import os
 import threading
 
 from runyard.agent import environment, slots
+from runyard.agent.collectors import Collectors
 from runyard.agent.gpus import Gpus
 from runyard.agent.link import Links, Target
 from runyard.agent.log import Log
@@ -34,6 +35,7 @@ class Context:
         self.lib = lib
         """Directory of the immutable copy that supervisors run from."""
         self.python = python
+        self.collectors = Collectors(python, lib)
         self.log = Log()
         self.state = State()
         self.links = Links(target)

@@ -245,13 +245,14 @@ class StreamReader:
         """Return the records in ``data``. ``final``: what is not whole by now never will be, so look behind it."""
         found: list[Record] = []
         offset, size = 0, len(data)
+        written = len(data.rstrip(b"\0")) if final else 0  # most of a segment is still empty
         while True:
             item = record_at(data, offset, size)
             if item is None:
-                after = _next_record(data, offset + 8, size) if final else None
+                after = _next_record(data, offset + 8, written, size) if final else None
                 if after is None:
                     if final:
-                        self.damage.bytes += len(data[offset:].rstrip(b"\0"))
+                        self.damage.bytes += max(0, written - offset)
                         offset = aligned(size)
                     break
                 self.damage.bytes += after - offset
@@ -268,9 +269,9 @@ class StreamReader:
         return found
 
 
-def _next_record(data: bytes, offset: int, size: int) -> int | None:
-    """Return the offset of the next whole record from here on; None when there is none."""
-    while offset + RECORD_BYTES <= size:
+def _next_record(data: bytes, offset: int, written: int, size: int) -> int | None:
+    """Return the offset of the next whole record that starts before ``written``; None when there is none."""
+    while offset < written:
         if data[offset : offset + 4] != b"\0\0\0\0" and record_at(data, offset, size) is not None:
             return offset
         offset += 8
