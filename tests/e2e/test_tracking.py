@@ -119,14 +119,17 @@ with open(run.directory + "/out.txt", "w") as file:
     file.write("result")
 with open("../notes.txt", "w") as file:
     file.write("notes")
-runyard.output("../notes.txt")
+runyard.output("../notes.txt", step=3)
+open(run.directory + "/sample_0012.txt", "w").write("12")
 """
     assert own(cli, code).wait(30) == 0
     cli.call("ls")  # any command starts the server, whose agent takes the run in
     run = cli.until(wait_for(lambda: cli.json("ls")[:1], "the run")[0]["id"], "finished")
     assert (run["project"], run["name"], run["message"], run["tags"]) == ("by-hand", "mine", "why", ["t"])
     assert run["params"] == {"lr": 0.5} and run["metrics"]["loss"]["count"] == 10
-    assert sorted(output["path"] for output in run["outputs"]) == ["notes.txt", "out.txt"]
+    assert {output["path"]: (output["step"], output["series"]) for output in run["outputs"]} == {
+        "notes.txt": (3, None), "out.txt": (None, None), "sample_0012.txt": (12, "sample"),
+    }  # fmt: skip
     assert cli.out("get", run["id"], "out.txt", "-o", "-") == "result"
     assert run["command"][1:] == ["hand.py", "--lr", "1"] and run["code_frozen"]
     cli.call("checkout", run["id"], "copy")

@@ -413,6 +413,8 @@ class Output(Agentish):
     size: Count
     mtime_us: Annotated[int, Field(ge=TIMES_US[0], le=TIMES_US[1])]
     type: Text = ""
+    step: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    series: Text | None = None
 
 
 class Outputs(Agentish):

@@ -13,7 +13,7 @@ from runyard.services.api import Json
 from runyard.services.configs import parse_config
 from runyard.services.context import Change, Context
 from runyard.services.views import base_dir
-from runyard.store import metrics, runs, tracked
+from runyard.store import metrics, outputs, runs, tracked
 from runyard.store.metrics import Summary
 from runyard.store.types import dump_json
 from runyard.wire.files import write_atomic
@@ -104,6 +104,7 @@ class Messages:
         self._ranks: dict[int, int] | None = None
         self._media: list[Json] = []
         self._data: list[Json] = []
+        self._output_steps: dict[str, int] = {}
         self._progress: Json | None = None
         self._capture: Json = dict(kept.capture or {})
         self._capture_before = dump_json(self._capture)
@@ -132,6 +133,7 @@ class Messages:
             tracked.save_params(connection, seq, self._params, self._known())
         tracked.add_media(connection, self._media)
         tracked.save_data(connection, seq, self._data)
+        outputs.set_steps(connection, self._run.id, self._output_steps)
         changed: Json = {}
         if self._progress is not None:
             changed["progress"] = self._progress
@@ -216,6 +218,11 @@ class Messages:
                     "files": numbers["files"],
                 }
             )  # fmt: skip
+
+    def _take_output(self, message: Json, _content: bytes) -> None:
+        path, step = message.get("path"), message.get("step")
+        if isinstance(path, str) and path and step is not None and _is_step(step):
+            self._output_steps[path] = step
 
     def _take_progress(self, message: Json, _content: bytes) -> None:
         self._progress = {name: value for name, value in message.items() if name != "type" and _is_plain(value)}

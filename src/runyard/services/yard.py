@@ -217,7 +217,8 @@ class Yard(Tracking):
         """Return the outputs of a run."""
         with self.context.db.read() as connection:
             run_id = find_run(connection, ref, actor).id
-            return [views.output_json(row) for row in outputs.of_runs(connection, [run_id]).get(run_id, [])]
+            rows = outputs.of_runs(connection, [run_id]).get(run_id, [])
+            return views.outputs_json(rows, outputs.steps(connection, [run_id]).get(run_id, {}))
 
     def log_place(self, ref: str, attempt: int | None, actor: Actor) -> LogPlace:
         """Return the path of a log, and whether no more will come."""

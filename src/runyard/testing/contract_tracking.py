@@ -309,6 +309,25 @@ class TrackingContract:
             stage.inner.media_place(run_id, "0" * 64, ME)
         assert [item["name"] for item in stage.run(run_id)["capture"]["refused"]] == ["evil"]
 
+    def test_the_step_that_a_run_names_goes_over_the_one_of_a_name(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("output", path="best.png", step=7)
+        stream.message("output", path="models", step=3)
+        stream.message("output", path="a_1.png", step=1 << 70)
+        stream.message("output", path="models", step=4)
+        stream.send(stage.yard, attempt)
+        kind = {"size": 1, "mtime_us": 1, "type": "image"}
+        listed = [
+            {**kind, "path": "a_1.png", "step": 1, "series": "a"},
+            {**kind, "path": "best.png"},
+            {**kind, "path": "models/é_2/w.pt", "step": 2, "series": "models/é"},
+        ]
+        stage.yard.report_outputs(attempt, listed)
+        found = {item["path"]: (item["step"], item["series"]) for item in stage.yard.outputs(run_id, ME)}
+        assert found == {"a_1.png": (1, "a"), "best.png": (7, None), "models/é_2/w.pt": (4, "models/é")}
+        assert {item["path"]: (item["step"], item["series"]) for item in stage.run(run_id)["outputs"]} == found
+
     def test_data(self, stage: Stage) -> None:
         run_id, _, attempt = started(stage)
         stream = Spooled()
