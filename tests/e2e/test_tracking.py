@@ -228,3 +228,34 @@ def test_nothing_is_captured_where_that_is_switched_off(cli: Cli) -> None:
     assert run["system"]["memory"]["last"] > 1e6
     assert run["capture"]["active"] == ["hardware"] and "data" in run["capture"]["off"]
     assert os.path.isdir(run["run_dir"])
+
+
+def test_a_program_that_makes_many_runs(cli: Cli) -> None:
+    """Some are over before the agent sees them, some while it does; none is left out, or has what another logged."""
+    code = """
+import runyard, sys, time
+for number in range(30):
+    with runyard.init(project="many", params={"number": number}) as run:
+        for step in range(10):
+            runyard.log({"loss": number + step / 10}, step=step)
+        with open(run.directory + "/out.txt", "w") as file:
+            file.write(str(number))
+    if number > 24:
+        time.sleep(0.5)
+"""
+    cli.call("start")
+    process = subprocess.run([sys.executable, "-c", code], cwd=cli.cwd, env=cli.env, capture_output=True, timeout=60)
+    assert (process.returncode, process.stderr) == (0, b"")
+    found = wait_for(
+        lambda: len(runs := cli.json("ls", "-p", "many", "-s", "finished", "-n", "100")) == 30 and runs,
+        "all to have ended",
+    )
+    for run in found:
+        number = run["params"]["number"]
+        assert run["metrics"]["loss"]["last"] == number + 0.9 and run["metrics"]["loss"]["count"] == 10
+        assert run["code_frozen"], run["id"]
+    assert sorted(run["params"]["number"] for run in found) == list(range(30))
+    assert {cli.out("get", run["id"], "out.txt", "-o", "-") for run in found[:3]} == {
+        str(run["params"]["number"]) for run in found[:3]
+    }
+    wait_for(lambda: not list(next(cli.home.glob("hosts/*/own")).iterdir()), "what lay there to be removed")

@@ -22,6 +22,7 @@ CODE = "code.json"
 """What was found of its code and environment, by a process in the background: ``{"spec", "project"}``."""
 FINISHED = "finished.json"
 """How it ended: ``{"exit_code", "ended_us"}``."""
+AFTERWARDS = "this run is finished, and what is logged to it from now on is lost; runyard.init() begins another"
 
 
 def directory(home: paths.Home) -> str:
@@ -38,18 +39,21 @@ def begin(project: str | None, name: str | None, message: str | None, all_ranks:
     tree = os.path.join(top, "files")
     os.makedirs(tree, 0o700)
     pid = os.getpid()
-    describer = _describer(home)
+    python = _whole(home)
+    scene = (pid, os.getcwd(), dict(os.environ))
+    describer = _describer.name if _describer.scene == scene else run_id
     facts = {
         "id": run_id, "project": project or os.environ.get("RUNYARD_PROJECT") or "", "name": name,
         "message": message or "", "command": _command(), "cwd": os.getcwd(), "pid": pid,
         "pid_start": procs.start_time(pid), "boot_id": procs.boot_id(), "created_us": time.time_ns() // 1000,
-        "describer": bool(describer),
+        "describer": describer if python else "",
     }  # fmt: skip
     files.write_json(os.path.join(top, RECORD), facts)
-    if describer:
-        _describe(describer, top)
+    if python and (describer == run_id or not _describer.goes_on()):
+        _describer.start(python, run_id, scene, top)
     run = Run(run_id, tree, os.path.join(top, "spool"), all_ranks)
     run.on_finish(_Finisher(top))
+    run.on_finish(lambda exit_code: run.silence(AFTERWARDS))
     return run
 
 
@@ -79,8 +83,10 @@ class _Finisher:
         self._before(kind, value, trace)
 
     def __call__(self, exit_code: int) -> None:
-        if os.getpid() != self._pid or os.path.exists(self._path):
+        if os.getpid() != self._pid:
             return
+        if sys.excepthook == self._hook:
+            sys.excepthook = self._before
         _keep_cells(self._files)
         code = exit_code or int(self._failed)
         files.write_json(self._path, {"exit_code": code, "ended_us": time.time_ns() // 1000})
@@ -96,8 +102,8 @@ def _keep_cells(directory: str) -> None:
             file.write(text)
 
 
-def _describer(home: paths.Home) -> str:
-    """Return an interpreter that has all of Runyard, to freeze the code with; ``""`` when none is known."""
+def _whole(home: paths.Home) -> str:
+    """Return an interpreter that has all of Runyard, to describe runs with; ``""`` when none is known."""
     import runyard
 
     whole = os.path.join(os.path.dirname(os.path.abspath(runyard.__file__)), "cli", "own.py")
@@ -111,20 +117,55 @@ def _describer(home: paths.Home) -> str:
     return python if os.access(python, os.X_OK) else ""
 
 
-def _describe(python: str, directory: str) -> None:
-    """Have the code frozen, and the environment recorded, by another process: the program does not wait for it."""
-    import subprocess
+class _Describer:
+    """The process that freezes code for this one. Runs that begin while it works are described by it, too.
 
-    env = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    if python == sys.executable and os.environ.get("PYTHONPATH"):
-        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    try:
-        subprocess.Popen(
-            [python, "-m", "runyard.cli.own", directory, sys.executable], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=env,
-        )  # fmt: skip
-    except OSError:
-        pass  # the agent takes the run in without its code
+    It holds the other end of a pipe. It lets go of it first, and then looks for runs a last time: who finds it open after
+    the record of a run was written need not start another.
+    """
+
+    name = ""
+    """The first run that it was started for; the records of the others say it."""
+    scene: object = None
+    """What its runs have in common."""
+    pipe = -1
+    process: Any = None
+
+    def goes_on(self) -> bool:
+        """Tell whether it will find a run whose record is there."""
+        if self.process is None or self.process.poll() is not None:
+            return False
+        try:
+            os.read(self.pipe, 1)
+        except BlockingIOError:
+            return True
+        return False
+
+    def start(self, python: str, name: str, scene: object, directory: str) -> None:
+        """Start it for a run; without it the agent takes the run in without its code."""
+        import subprocess
+
+        env = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        if python == sys.executable and os.environ.get("PYTHONPATH"):
+            env["PYTHONPATH"] = os.environ["PYTHONPATH"]
+        if self.pipe >= 0:
+            os.close(self.pipe)
+        self.pipe, its = os.pipe()
+        os.set_blocking(self.pipe, False)
+        words = [python, "-m", "runyard.cli.own", directory, sys.executable, name, str(its)]
+        try:
+            self.process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True, env=env, pass_fds=[its],
+            )  # fmt: skip
+            self.name, self.scene = name, scene
+        except OSError:
+            self.process = None
+        finally:
+            os.close(its)
+
+
+_describer = _Describer()
 
 
 def nowhere() -> Run:

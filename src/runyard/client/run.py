@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from _weakref import ref  # `weakref` would cost every program an import
 
 from runyard.client.spool import SpoolWriter
 
@@ -57,10 +58,12 @@ class Run:
         self._step = 0
         self._refused: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
-        self._finished: Callable[[int], None] | None = None
+        self._finished: list[Callable[[int], None]] = []
+        self._over = ""
+        """Why nothing more is taken, until it has been said."""
         self._writer = self._new_writer()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
+            os.register_at_fork(after_in_child=_Forked(self))
 
     def __enter__(self) -> Run:
         return self
@@ -83,6 +86,7 @@ class Run:
         try:
             at = self._step if step is None else step
             if self._silent:
+                self._say_over()
                 return
             if self._prefix:
                 values = {self._prefix + str(name): value for name, value in values.items()}
@@ -120,6 +124,7 @@ class Run:
 
     def _guard(self, work: Callable[..., None], *args: Any) -> None:
         if self._silent:
+            self._say_over()
             return
         try:
             work(*args)
@@ -208,8 +213,9 @@ class Run:
     def _finish(self, exit_code: int) -> None:
         self._say_refused()
         self._writer.close()
-        if self._finished is not None:
-            self._finished(exit_code)
+        finished, self._finished = self._finished, []
+        for work in finished:
+            work(exit_code)
 
     def _refuse(self, name: str, why: str) -> None:
         """Count what was not taken; said at the end, and the first one at once."""
@@ -229,12 +235,17 @@ class Run:
             self._writer.message({"type": "refused", "name": name, "why": why, "count": count})
 
     def on_finish(self, work: Callable[[int], None]) -> None:
-        """Have ``work`` called with the exit code when nothing more will come."""
-        self._finished = work
+        """Have ``work`` called once, with the exit code, when nothing more will come."""
+        self._finished.append(work)
 
-    def silence(self) -> None:
-        """Keep nothing from now on."""
-        self._silent = True
+    def silence(self, why: str = "") -> None:
+        """Keep nothing from now on. ``why``: said when something comes nevertheless."""
+        self._silent, self._over = True, why
+
+    def _say_over(self) -> None:
+        why, self._over = self._over, ""
+        if why:
+            warn(why)
 
     def close(self) -> None:
         """End the stream at the exit of the process (by itself, from `atexit`)."""
@@ -253,8 +264,21 @@ class Run:
         }  # fmt: skip
         return SpoolWriter(self._spool, process, warn)
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
+        """Go on in the child of a fork, with a stream of its own."""
         self._lock = threading.Lock()
         self._refused = {}
         self._writer.forget()
         self._writer = self._new_writer()
+
+
+class _Forked:
+    """What a fork calls in the child: handlers cannot be taken back, and must not keep runs that are over."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = ref(run)
+
+    def __call__(self) -> None:
+        run = self._run()
+        if run is not None:
+            run.forked()

@@ -99,7 +99,15 @@ def _begin(project: str | None, name: str | None, message: str | None, all_ranks
         run = _own(project, name, message, all_ranks)
     _current.run = run
     atexit.register(run.close)
+    run.on_finish(lambda exit_code: _over(run))
     return run
+
+
+def _over(run: Run) -> None:
+    """Let go of a run that has said its end: another one may follow, and thousands."""
+    atexit.unregister(run.close)
+    if _current.run is run:
+        _current.run = None
 
 
 def _own(project: str | None, name: str | None, message: str | None, all_ranks: bool) -> Run:
