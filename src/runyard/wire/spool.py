@@ -26,8 +26,6 @@ CHECKED_AT = 8
 """Where the part of a record begins that its CRC covers."""
 CHECKED = struct.Struct("<QII")
 CHECK = struct.Struct("<II")
-ROW_FIXED = 16
-"""Bytes of time and step at the start of the body of a row."""
 SHAPE, ROW, MESSAGE, GROUP = 1, 2, 3, 4
 KINDS = frozenset((SHAPE, ROW, MESSAGE, GROUP))
 MAX_RECORD = 1 << 26
@@ -205,8 +203,8 @@ class StreamReader:
         over = os.path.exists(self.path(self.segment + 1))
         try:
             with open(self.path(self.segment), "rb") as file:
-                if not self._opened and not self._open(file.read(HEADER_BYTES), over):
-                    return [], False
+                if not self._opened:
+                    self._open()
                 self._count_lost(file)
                 file.seek(self._offset)
                 data = file.read(CHECK.size)
@@ -222,15 +220,12 @@ class StreamReader:
             return [], True
         return found, False
 
-    def _open(self, start: bytes, over: bool) -> bool:
-        """Begin with a segment; False while its header is just being written. A damaged header costs no records."""
-        if start[:4].strip(b"\0") == b"" and not over and not self.dead:
-            return False
+    def _open(self) -> None:
+        """Begin with a segment; a damaged header costs no records."""
         self._opened = True
         self._offset = HEADER_BYTES
         self._lost = 0
         self.shapes = {}
-        return True
 
     def _count_lost(self, file: Any) -> None:
         file.seek(LOST_AT)
