@@ -99,3 +99,24 @@ class OwnContract:
         assert [stop["attempt"] for stop in agent.stops] == [item["attempt"]]
         assert agent.end(item["attempt"], None, signal=15, reason=states.SIGNALED) == "accepted"
         assert stage.state(item["run"]) == states.KILLED
+
+    def test_many_are_compacted_together(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("runyard.services.compact.AT_ONCE", 8)  # so that the third run takes several turns
+        agent = stage.agent()
+        found = taken_in(stage, agent, *(begun(stage) for _ in range(20)))
+        expected = {}
+        for number, item in enumerate(found):
+            stream = Spooled()
+            steps = 20 if number == 2 else 1 + number % 2
+            for step in range(steps):
+                stream.row({"loss": number + step / 100, "acc": 1.0}, step)
+                stream.send(stage.yard, item["attempt"], len(stream.records) - 1 if step else 0)
+            agent.end(item["attempt"])
+            expected[item["run"]] = [(step, number + step / 100) for step in range(steps)]
+        stage.clock.advance(60)
+        assert stage.inner.upkeep(lambda: False) >= 20
+        assert stage.inner.upkeep(lambda: False) == 0
+        for run_id, values in expected.items():
+            series = stage.yard.series(run_id, "loss", ME, points=0)
+            assert list(zip(series.steps, series.values, strict=True)) == values
+            assert stage.run(run_id)["metrics"]["loss"]["count"] == len(values)
