@@ -54,8 +54,8 @@ class Context:
         """The server's home is this one: no log and no output has to be sent."""
         self.introduced = threading.Event()
         """The server has answered hello."""
-        self.ended: Callable[[Attempt], None] = _nothing
-        """Takes an attempt whose end is known (the reporter)."""
+        self.ended: Callable[..., None] = _nothing
+        """Takes attempts whose end is known (the reporter)."""
         self.launched: Callable[[Attempt], None] = _nothing
         """Hears of an attempt whose program has been launched (the shipper)."""
         self.beat_now: Callable[[], None] = _nothing

@@ -298,9 +298,9 @@ class Yard(Tracking):
         answer: Json = self._change(lambda c: lease.drain(c, agent, on))
         return answer
 
-    def begin_own(self, agent: str, spec: Json, started_us: int) -> Json:
-        """Take in a run that a program began by itself."""
-        found: Json = self._change(lambda c: own.begin(c, agent, spec, started_us))
+    def begin_own(self, agent: str, begun: Sequence[Json]) -> list[Json]:
+        """Take in runs that programs began by themselves."""
+        found: list[Json] = self._change(lambda c: own.begin(c, agent, begun))
         return found
 
     def phase(self, attempt: str, epoch: int, phase: str) -> Json:
