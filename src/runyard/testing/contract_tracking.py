@@ -242,6 +242,18 @@ class TrackingContract:
         stream.send(stage.yard, attempt, 2)
         assert stage.run(run_id)["params"] == {"LAYERS": 3, "learning_rate": 1.0}
 
+    def test_a_command_line_goes_over_a_file_and_that_of_a_script_stays(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("params", values={"lr": 7, "wd": 3}, origin="script", source="command line")
+        stream.message("params", values={"seed": 7}, origin="command", source="command line")
+        stream.message("config", path="c.yaml", format="yaml", text="lr: 0.1\nseed: 1\n")
+        stream.send(stage.yard, attempt)
+        assert stage.run(run_id)["params"] == {"lr": 7, "seed": 7, "wd": 3}
+        stream.message("params", values={"lr": 8}, origin="cli", source="argparse")
+        stream.send(stage.yard, attempt, 3)
+        assert stage.run(run_id)["params"] == {"lr": 8, "seed": 1, "wd": 3}
+
     def test_configuration_files_are_read_here(self, stage: Stage) -> None:
         run_id, _, attempt = started(stage)
         stream = Spooled()
