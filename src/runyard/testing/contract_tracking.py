@@ -352,6 +352,26 @@ class TrackingContract:
         assert found["data/train.csv"]["sha256"] == "ab" * 32
         assert found["data/é\udcff"]["sha256"] is None
 
+    def test_a_directory_that_was_opened_file_by_file_stands_for_what_was_seen_in_it(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        first, second = Spooled(), Spooled("0f" * 8)
+        paths = ["Images/a.png", "images/a.png", "images/b/c.png", "images2/a.png", "/images/a.png", "images/own.png"]
+        files = [{"path": path, "size": 3, "mtime_us": START_US, "via": "open"} for path in paths]
+        files[-1]["via"] = "declared"
+        first.message("data", files=[*files[:3], {"path": "images/b", "count": 200, "size": 600, "via": "open"}])
+        first.message("data", files=[*files[3:], {"path": "images", "count": 300, "size": 900, "via": "open"}])
+        first.send(stage.yard, attempt)
+        second.message("data", files=[{**files[1], "path": "images/later.png"}, {**files[1], "via": "fd"}])
+        second.message("data", files=[{"path": "images/a.png", "via": None, "sha256": "ab" * 32}])
+        second.message("data", files=[{"path": "images", "count": 100, "size": 300, "via": "open"}])
+        second.send(stage.yard, attempt)
+        found = {item["path"]: item for item in stage.run(run_id)["data"]}
+        assert set(found) == {"Images/a.png", "images2/a.png", "/images/a.png", "images/own.png", "images"}
+        assert (found["images"]["files"], found["images"]["size"]) == (300, 900)
+        second.message("data", files=[{"path": ".", "count": 400, "size": 1200, "via": "open"}])
+        second.send(stage.yard, attempt, 3)
+        assert {item["path"] for item in stage.run(run_id)["data"]} == {"/images/a.png", "images/own.png", "."}
+
     def test_it_goes_with_the_run_and_survives_a_restart(self, stage: Stage) -> None:
         run_id, agent, attempt = started(stage)
         stream = Spooled()
