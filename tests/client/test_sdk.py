@@ -165,9 +165,9 @@ if __name__ == "__main__":
 
 def test_of_several_ranks_the_first_one_logs(tmp_path: Path) -> None:
     for rank in "01":
-        log(tmp_path, "runyard.log({'loss': 1.0})\nrunyard.params(a=1)\n", RANK=rank)
+        log(tmp_path, "runyard.log({'loss': 1.0})\nrunyard.params(a=1)\n", RANK=rank, WORLD_SIZE="2")
     assert len(rows(tmp_path / "spool")) == 1
-    log(tmp_path, "runyard.init(all_ranks=True)\nrunyard.log({'loss': 2.0, 'n': 'text'})\n", RANK="1")
+    log(tmp_path, "runyard.init(all_ranks=True)\nrunyard.log({'loss': 2.0, 'n': 'text'})\n", RANK="1", WORLD_SIZE="2")
     assert (0, {"rank1/loss": 2.0}) in rows(tmp_path / "spool")
 
 
@@ -223,3 +223,99 @@ def test_without_a_home_the_program_goes_on(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "went on\n" and done.stderr.count("runyard: nothing is recorded") == 1
     assert os.path.exists(tmp_path / "file")
+
+
+def test_a_signal_handler_that_logs_what_cannot_be_taken_hangs_nothing(tmp_path: Path) -> None:
+    log(
+        tmp_path,
+        """
+import os, signal, sys
+class Interrupted:
+    def write(self, text):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        raise RuntimeError("no standard error")
+    def flush(self): pass
+class Odd(Exception):
+    def __str__(self): raise KeyError("no text")
+class Value:
+    def __float__(self): raise Odd()
+    def __array__(self, *a, **k): raise Odd()
+signal.signal(signal.SIGUSR1, lambda *a: runyard.log({"y": object()}))
+sys.stderr = Interrupted()
+signal.alarm(20)
+runyard.log({"x": object()})
+runyard.log({"z": Value()})
+runyard.log({"loss": 1.0}, step=5)
+""",
+    )
+    assert rows(tmp_path / "spool") == [(5, {"loss": 1.0})]
+    assert {message["name"] for message in messages(tmp_path / "spool", "refused")} == {"x", "y", "z"}
+
+
+def test_a_run_is_copied_and_pickled_as_what_a_program_has_of_it(tmp_path: Path) -> None:
+    log(
+        tmp_path,
+        """
+import copy, multiprocessing, pickle
+class Model:
+    def __init__(self): self.run = runyard.init()
+model = Model()
+assert copy.deepcopy(model).run is model.run and copy.copy(model.run) is model.run
+assert pickle.loads(pickle.dumps(model.run)) is model.run
+def work(run): run.log({"of_worker": 1.0}, step=1)
+if __name__ == "__main__":
+    worker = multiprocessing.get_context("spawn").Process(target=work, args=(model.run,))
+    worker.start(); worker.join()
+    assert worker.exitcode == 0
+""",
+    )
+    assert rows(tmp_path / "spool") == [(1, {"of_worker": 1.0})]
+
+
+def test_outputs_of_one_name_are_all_kept(tmp_path: Path) -> None:
+    log(
+        tmp_path,
+        """
+import os
+for name, text in (("a", "1"), ("b", "2"), ("b", "3")):
+    os.makedirs("../out/" + name, exist_ok=True)
+    with open("../out/" + name + "/model.pt", "w") as file: file.write(text)
+    runyard.output("../out/" + name + "/model.pt")
+""",
+        RUNYARD_RUN_DIR=str(tmp_path / "tree"),
+    )
+    assert [message["path"] for message in messages(tmp_path / "spool", "output")] == [
+        "model.pt", "model-2.pt", "model-2.pt",
+    ]  # fmt: skip
+    assert (tmp_path / "tree" / "model.pt").read_text() == "1"
+    assert (tmp_path / "tree" / "model-2.pt").read_text() == "3"
+
+
+@pytest.mark.parametrize(
+    ("environ", "logs"),
+    [({"RANK": "8"}, True), ({"RANK": "1", "WORLD_SIZE": "2"}, False), ({"PMIX_RANK": "3"}, False),
+     ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "4"}, True),
+     ({"SLURM_PROCID": "2", "SLURM_STEP_ID": "0"}, False)],
+)  # fmt: skip
+def test_what_says_that_a_process_is_one_of_several(tmp_path: Path, environ: dict[str, str], logs: bool) -> None:
+    log(tmp_path, "runyard.log({'loss': 1.0})", **environ)
+    assert bool(rows(tmp_path / "spool")) == logs
+
+
+def test_threads_that_log_first_at_once_have_one_stream(tmp_path: Path) -> None:
+    log(
+        tmp_path,
+        """
+import sys, threading
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+def work(number):
+    start.wait()
+    runyard.log({"loss": 1.0}, step=number)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+""",
+    )
+    assert sorted(step for step, _ in rows(tmp_path / "spool")) == list(range(8))
+    assert len(spool.streams(str(tmp_path / "spool"))) == 1

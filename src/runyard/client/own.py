@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 
 from runyard.client.run import Run
 from runyard.wire import files, hosts, ids, paths, procs
+from runyard.wire.ranks import rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 RECORD = "run.json"
 """Describes the run; written whole before anything is logged."""
 CODE = "code.json"
 """What was found of its code and environment, by a process in the background: ``{"spec", "project"}``."""
+JOIN = "RUNYARD_OWN_RUN"
+"""Set while a run is in progress, to its directory, for the workers of the program."""
 FINISHED = "finished.json"
 """How it ended: ``{"exit_code", "ended_us"}``."""
 AFTERWARDS = "this run is finished, and what is logged to it from now on is lost; runyard.init() begins another"
@@ -31,7 +35,15 @@ def directory(home: paths.Home) -> str:
 
 
 def begin(project: str | None, name: str | None, message: str | None, all_ranks: bool) -> Run:
-    """Begin a run of this process; raises OSError when the home cannot be written."""
+    """Begin a run of this process, or join the one of the process that it is a worker of (`multiprocessing`).
+
+    Raises OSError when the home cannot be written.
+    """
+    joined = _joined(all_ranks)
+    if joined is not None:
+        return joined
+    if rank(os.environ) and not all_ranks:
+        return nowhere()
     place = paths.home(os.environ)
     home = paths.Home(place, hosts.known_as(place))
     run_id = ids.new_run_id()
@@ -40,7 +52,7 @@ def begin(project: str | None, name: str | None, message: str | None, all_ranks:
     os.makedirs(tree, 0o700)
     pid = os.getpid()
     python = _whole(home)
-    scene = (pid, os.getcwd(), dict(os.environ))
+    scene = (pid, os.getcwd(), {name: text for name, text in os.environ.items() if name != JOIN})
     describer = _describer.name if _describer.scene == scene else run_id
     facts = {
         "id": run_id, "project": project or os.environ.get("RUNYARD_PROJECT") or "", "name": name,
@@ -54,7 +66,17 @@ def begin(project: str | None, name: str | None, message: str | None, all_ranks:
     run = Run(run_id, tree, os.path.join(top, "spool"), all_ranks)
     run.on_finish(_Finisher(top))
     run.on_finish(lambda exit_code: run.silence(AFTERWARDS))
+    os.environ[JOIN] = top
     return run
+
+
+def _joined(all_ranks: bool) -> Run | None:
+    """Return the run of the process that has started this one by `multiprocessing`, if that is in progress."""
+    parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", lambda: None)()
+    top = os.environ.get(JOIN, "")
+    if parent is None or not os.path.exists(os.path.join(top, RECORD)) or os.path.exists(os.path.join(top, FINISHED)):
+        return None
+    return Run(os.path.basename(top), os.path.join(top, "files"), os.path.join(top, "spool"), all_ranks)
 
 
 def _command() -> list[str]:
@@ -74,22 +96,33 @@ class _Finisher:
         self._path = os.path.join(directory, FINISHED)
         self._files = os.path.join(directory, "files")
         self._pid = os.getpid()
-        self._failed = False
-        self._before = sys.excepthook
+        self._code = 0
+        self._before, self._exit = sys.excepthook, sys.exit
         sys.excepthook = self._hook
+        if "ipykernel" not in sys.modules:  # there it ends nothing
+            sys.exit = self._leave
 
     def _hook(self, kind: Any, value: Any, trace: Any) -> None:
-        self._failed = True
+        self._code = 1
         self._before(kind, value, trace)
+
+    def _leave(self, status: Any = None, /) -> NoReturn:
+        """Remember what the program leaves with, which nothing says later."""
+        if threading.current_thread() is threading.main_thread():
+            self._code = status if isinstance(status, int) else int(status is not None)
+        self._exit(status)
 
     def __call__(self, exit_code: int) -> None:
         if os.getpid() != self._pid:
             return
         if sys.excepthook == self._hook:
             sys.excepthook = self._before
+        if sys.exit == self._leave:
+            sys.exit = self._exit
+        if os.environ.get(JOIN) == os.path.dirname(self._path):
+            del os.environ[JOIN]
         _keep_cells(self._files)
-        code = exit_code or int(self._failed)
-        files.write_json(self._path, {"exit_code": code, "ended_us": time.time_ns() // 1000})
+        files.write_json(self._path, {"exit_code": exit_code or self._code & 0xFF, "ended_us": time.time_ns() // 1000})
 
 
 def _keep_cells(directory: str) -> None:

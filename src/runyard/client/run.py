@@ -11,31 +11,21 @@ import threading
 from _weakref import ref  # `weakref` would cost every program an import
 
 from runyard.client.spool import SpoolWriter
+from runyard.wire.ranks import rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
-"""Where torchrun, Slurm and MPI say which of several like processes this is."""
 MAX_REFUSED = 100
 
 
-def rank(environ: Mapping[str, str]) -> int:
-    """Return the number of this process among several like ones, 0 if it is the only one."""
-    for name in RANK_VARIABLES:
-        text = environ.get(name, "")
-        if text.isdigit():
-            return int(text)
-    return 0
-
-
 def warn(text: str) -> None:
-    """Say something to the person who runs the program; a closed standard error is no reason to fail."""
+    """Say something to the person who runs the program; a standard error that takes nothing is no reason to fail."""
     try:
         sys.stderr.write("runyard: %s\n" % text)
-    except (OSError, ValueError, AttributeError):
+    except Exception:  # noqa: BLE001, S110  it may be anything that a program has put there
         pass
 
 
@@ -52,12 +42,13 @@ class Run:
         self.id = run_id
         self.directory = directory
         self._spool = spool
-        self._rank = rank(os.environ)
+        self._rank = rank(os.environ) or 0
         self._silent = self._rank != 0 and not all_ranks
         self._prefix = "rank%d/" % self._rank if self._rank and all_ranks else ""
         self._step = 0
         self._refused: dict[tuple[str, str], int] = {}
-        self._lock = threading.Lock()
+        self._copied: dict[str, str] = {}
+        self._lock = threading.RLock()
         self._finished: list[Callable[[int], None]] = []
         self._over = ""
         """Why nothing more is taken, until it has been said."""
@@ -73,6 +64,14 @@ class Run:
 
     def __repr__(self) -> str:
         return "<runyard.Run %s>" % self.id
+
+    def __deepcopy__(self, memo: object) -> Run:
+        return self  # a copy of a model that has the run logs to the run
+
+    def __reduce__(self) -> Any:
+        from runyard.client import sdk
+
+        return sdk.unpickled, ()
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log values of this moment, by name.
@@ -129,7 +128,7 @@ class Run:
         try:
             work(*args)
         except Exception as exc:  # noqa: BLE001  whatever is wrong with what was given, the program goes on
-            self._refuse(getattr(work, "__name__", "").lstrip("_"), "%s: %s" % (type(exc).__name__, exc))
+            self._refuse(getattr(work, "__name__", "").lstrip("_"), _text(exc))
 
     def _log_slowly(self, values: Mapping[str, Any], step: int | None) -> None:
         from runyard.client import values as conversion
@@ -139,14 +138,14 @@ class Run:
         at = self._step if step is None else conversion.step(step)
         numbers = {}
         for name, value in conversion.flat(values):
-            number = conversion.number(value)
-            if number is not None:
-                numbers[name] = number
-                continue
             try:
+                number = conversion.number(value)
+                if number is not None:
+                    numbers[name] = number
+                    continue
                 medium = conversion.medium(value)
             except Exception as exc:  # noqa: BLE001  one value that cannot be shown must not cost the others
-                self._refuse(name, "%s: %s" % (type(exc).__name__, exc))
+                self._refuse(name, _text(exc))
                 continue
             self._writer.message(
                 {"type": "media", "name": name, "step": at, "kind": medium.kind, "format": medium.format,
@@ -191,8 +190,8 @@ class Run:
         top = os.path.realpath(self.directory)
         inside = os.path.relpath(os.path.realpath(given), top)
         if inside.startswith(os.pardir):
-            inside = os.path.basename(given)
-            target = os.path.join(top, inside)
+            target = self._place(given, top)
+            inside = os.path.relpath(target, top)
             if os.path.isdir(given):
                 shutil.copytree(given, target, dirs_exist_ok=True)
             else:
@@ -201,6 +200,19 @@ class Run:
         elif not os.path.exists(given):
             raise FileNotFoundError("there is no %s" % given)
         self._writer.message({"type": "output", "path": inside, "step": step})
+
+    def _place(self, given: str, top: str) -> str:
+        """Return where a file from outside is copied to: always the same place, and never over another file."""
+        known = self._copied.get(given)
+        if known is not None:
+            return known
+        stem, suffix = os.path.splitext(os.path.basename(given))
+        target, number = os.path.join(top, stem + suffix), 1
+        while os.path.lexists(target):
+            number += 1
+            target = os.path.join(top, "%s-%d%s" % (stem, number, suffix))
+        self._copied[given] = target
+        return target
 
     def _data(self, path: str | os.PathLike[str]) -> None:
         given = os.path.abspath(os.fspath(path))
@@ -224,9 +236,10 @@ class Run:
             known = self._refused.get(key)
             if known is None and len(self._refused) >= MAX_REFUSED:
                 return
-            if not self._refused:
-                warn("%s was not logged: %s (said once)" % (name, why))
+            first = not self._refused
             self._refused[key] = (known or 0) + 1
+        if first:
+            warn("%s was not logged: %s (said once)" % (name, why))
 
     def _say_refused(self) -> None:
         with self._lock:
@@ -266,10 +279,17 @@ class Run:
 
     def forked(self) -> None:
         """Go on in the child of a fork, with a stream of its own."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._refused = {}
         self._writer.forget()
         self._writer = self._new_writer()
+
+
+def _text(exc: Exception) -> str:
+    try:
+        return "%s: %s" % (type(exc).__name__, exc)
+    except Exception:  # noqa: BLE001  its __str__ raises
+        return type(exc).__name__
 
 
 class _Forked:

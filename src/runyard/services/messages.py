@@ -19,9 +19,11 @@ from runyard.store.types import dump_json
 from runyard.wire.files import write_atomic
 from runyard.wire.paths import RECORDS
 
-RANKS = {"command": -1, "constant": 0, "default": 1, "file": 2, "call": 3, "cli": 4}
+RANKS = {"constant": 0, "default": 1, "file": 2, "command": 3, "script": 4, "call": 5, "cli": 6}
 """Origins of parameters; a higher one goes over a lower one, of equal ones the later over the earlier."""
 GUESS = RANKS["command"]
+UNDER = "under"
+"""Of what is captured: parameters that a guess stands for, by the number of their name; not shown."""
 KNOWING = frozenset(RANKS[origin] for origin in ("default", "call", "cli"))
 """A program that says what it takes its arguments to mean is not guessed at."""
 MEDIA_KINDS = frozenset("text image figure table histogram html audio video".split())
@@ -152,6 +154,9 @@ class Messages:
         tracked.remove_params(self._changes.connection, self._run.seq, guessed)
         for name_id in guessed:
             del known[name_id]
+        for name_id, row in self._capture.pop(UNDER, {}).items():
+            if int(name_id) not in known:
+                self._params.setdefault(int(name_id), row)
 
     def _known(self) -> dict[int, int]:
         if self._ranks is None:
@@ -169,8 +174,12 @@ class Messages:
                 self._refuse(name, "a name has 1 to 1000 characters")
                 continue
             before = self._params.get(name_id)
-            if rank >= (before["rank"] if before else self._known().get(name_id, GUESS)):
-                self._params[name_id] = {**_value(value), "rank": rank, "source": str(message.get("source") or "")}
+            row = {**_value(value), "rank": rank, "source": str(message.get("source") or "")}
+            above = before["rank"] if before else self._known().get(name_id, -1)
+            if rank >= above:
+                self._params[name_id] = row
+            elif above == GUESS:
+                self._capture.setdefault(UNDER, {})[str(name_id)] = row
 
     def _take_summary(self, message: Json, _content: bytes) -> None:
         for name, value in flat(message.get("values")):

@@ -242,6 +242,18 @@ class TrackingContract:
         stream.send(stage.yard, attempt, 2)
         assert stage.run(run_id)["params"] == {"LAYERS": 3, "learning_rate": 1.0}
 
+    def test_a_command_line_goes_over_a_file_and_that_of_a_script_stays(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("params", values={"lr": 7, "wd": 3}, origin="script", source="command line")
+        stream.message("params", values={"seed": 7}, origin="command", source="command line")
+        stream.message("config", path="c.yaml", format="yaml", text="lr: 0.1\nseed: 1\n")
+        stream.send(stage.yard, attempt)
+        assert stage.run(run_id)["params"] == {"lr": 7, "seed": 7, "wd": 3}
+        stream.message("params", values={"lr": 8}, origin="cli", source="argparse")
+        stream.send(stage.yard, attempt, 3)
+        assert stage.run(run_id)["params"] == {"lr": 8, "seed": 1, "wd": 3}
+
     def test_configuration_files_are_read_here(self, stage: Stage) -> None:
         run_id, _, attempt = started(stage)
         stream = Spooled()
@@ -339,6 +351,26 @@ class TrackingContract:
         assert set(found) == {"data/train.csv", "data/é\udcff"}
         assert found["data/train.csv"]["sha256"] == "ab" * 32
         assert found["data/é\udcff"]["sha256"] is None
+
+    def test_a_directory_that_was_opened_file_by_file_stands_for_what_was_seen_in_it(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        first, second = Spooled(), Spooled("0f" * 8)
+        paths = ["Images/a.png", "images/a.png", "images/b/c.png", "images2/a.png", "/images/a.png", "images/own.png"]
+        files = [{"path": path, "size": 3, "mtime_us": START_US, "via": "open"} for path in paths]
+        files[-1]["via"] = "declared"
+        first.message("data", files=[*files[:3], {"path": "images/b", "count": 200, "size": 600, "via": "open"}])
+        first.message("data", files=[*files[3:], {"path": "images", "count": 300, "size": 900, "via": "open"}])
+        first.send(stage.yard, attempt)
+        second.message("data", files=[{**files[1], "path": "images/later.png"}, {**files[1], "via": "fd"}])
+        second.message("data", files=[{"path": "images/a.png", "via": None, "sha256": "ab" * 32}])
+        second.message("data", files=[{"path": "images", "count": 100, "size": 300, "via": "open"}])
+        second.send(stage.yard, attempt)
+        found = {item["path"]: item for item in stage.run(run_id)["data"]}
+        assert set(found) == {"Images/a.png", "images2/a.png", "/images/a.png", "images/own.png", "images"}
+        assert (found["images"]["files"], found["images"]["size"]) == (300, 900)
+        second.message("data", files=[{"path": ".", "count": 400, "size": 1200, "via": "open"}])
+        second.send(stage.yard, attempt, 3)
+        assert {item["path"] for item in stage.run(run_id)["data"]} == {"/images/a.png", "images/own.png", "."}
 
     def test_it_goes_with_the_run_and_survives_a_restart(self, stage: Stage) -> None:
         run_id, agent, attempt = started(stage)
