@@ -80,17 +80,17 @@ class OwnRuns:
         """Tell the server of a run; False while its code is being described."""
         facts = files.read_json(os.path.join(directory, own.RECORD))
         if not isinstance(facts, dict):
-            return time.time() - os.stat(directory).st_mtime > CODE_WAIT_S
+            return abs(time.time() - os.stat(directory).st_mtime) > CODE_WAIT_S
         if any(a.run == facts["id"] for a in self._context.state.all()):
             return True  # found in the journal
         code = files.read_json(os.path.join(directory, own.CODE))
-        young = time.time() * 1e6 - facts["created_us"] < CODE_WAIT_S * 1e6
+        young = abs(time.time() * 1e6 - facts["created_us"]) < CODE_WAIT_S * 1e6  # by clocks that may jump
         if not isinstance(code, dict) and facts.get("describer") and young:
             return False
         spec = _spec(facts, code if isinstance(code, dict) else {})
-        body = {"run": spec, "started_us": facts["created_us"]}
+        body = {"run": spec, "started_us": max(0, facts["created_us"])}
         record = self._context.links.call("PUT", "%s/runs/%s" % (self._path, facts["id"]), body)
-        record["own"] = directory
+        record["own"], record["started_us"] = directory, facts["created_us"]
         record["pid"], record["pid_start"] = facts["pid"], facts["pid_start"]
         record["boot_id"] = facts["boot_id"]
         attempt = Attempt(self._context.home.attempt_dir(record["attempt"]), record)
@@ -167,7 +167,7 @@ def _spec(facts: dict[str, Any], code: dict[str, Any]) -> dict[str, Any]:
     """Return the run spec: what the program said, and what was found of its code."""
     spec = {
         "id": facts["id"],
-        "project": facts["project"] or code.get("project") or os.path.basename(facts["cwd"]) or "root",
+        "project": facts["project"] or code.get("project") or own.as_name(os.path.basename(facts["cwd"])) or "root",
         "name": facts["name"],
         "message": facts["message"],
         "command": facts["command"],

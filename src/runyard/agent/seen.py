@@ -74,11 +74,13 @@ class Seen(Source):
         return {"known": sorted(self._known), "hashed": sorted(self._hashed)}
 
     def restore(self, value: Any) -> None:
-        """Report them no more."""
+        """Report them no more, and hash what is left."""
         if isinstance(value, dict):
             self._linked_said = True
             self._known = dict.fromkeys(value.get("known") or [], (0, 0))
             self._hashed = set(value.get("hashed") or [])
+            done = self._hashed | ({name for _, name in self._links} - self._asked)
+            self._to_hash = [(name, os.path.join(self._tree, name)) for name in self._known if name not in done]
 
     def turn(self, over: bool) -> tuple[list[Row], list[Message]]:
         """Return new files; after the end, hashes of some."""
@@ -162,23 +164,18 @@ class Seen(Source):
                 reader = self._readers[stream] = spool.StreamReader(self._spool, stream)
             reader.dead = over
             reader.skip_missing()
-            for record in iter(reader.read, []):
-                for part in record:
-                    if part.kind == spool.MESSAGE:
-                        message, _ = spool.parse_message(part.body)
-                        if message["type"] == "data":
-                            self._take(message.get("files") or [])
+            for records in iter(reader.read, []):
+                for record in records:
+                    for message in spool.messages(record, "data"):
+                        self._take(message.get("files"))
 
-    def _take(self, files: list[Any]) -> None:
-        for item in files:
+    def _take(self, files: Any) -> None:
+        for item in files if isinstance(files, list) else []:
             name = item.get("path") if isinstance(item, dict) else None
-            if (
-                isinstance(name, str)
-                and name not in self._known
-                and not item.get("sha256")
-                and item.get("size") is not None
-            ):
-                self._known[name] = (item["size"], item["mtime_us"])
+            if not isinstance(name, str) or "\0" in name or name in self._known or item.get("sha256"):
+                continue
+            if isinstance(item.get("size"), int):
+                self._known[name] = (item["size"], item.get("mtime_us") or 0)
                 self._to_hash.append((name, os.path.join(self._tree, name)))
 
     # -- fingerprints
