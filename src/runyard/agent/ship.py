@@ -197,7 +197,7 @@ class Shipper:
             return
         link = Link(self._context.links.target)
         try:
-            spool.send(link, until, dead=True)
+            spool.send(link, until, dead=not is_collected(attempt))
             if LOG in self._parts:
                 self._log_of(attempt).send(link, until)
             attempt.flushed = True

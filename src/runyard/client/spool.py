@@ -63,7 +63,7 @@ class SpoolWriter:
         self._offset = self._size = 0
         self._segment = -1
         self._number = 0
-        self._segment_lost = self._unsaid = 0
+        self._segment_lost = self._lost_without = 0
         """Records lost since the segment was begun, which its header says, and while there was none."""
         self._try_at = 0.0
 
@@ -136,8 +136,6 @@ class SpoolWriter:
             if self._busy:
                 return
             self._drain()
-            if self._unsaid:
-                self._room(spool.RECORD_BYTES)
             self._end_segment()
 
     def forget(self) -> None:
@@ -265,15 +263,7 @@ class SpoolWriter:
             self._write(spool.MESSAGE, 0, spool.message_body(_timed(self._process)))
         if self._begin is not None and self._segment:
             self._begin(self)
-        self._say_lost()
         return self._offset + size <= self._size or self._open_segment(size)
-
-    def _say_lost(self) -> None:
-        """Say what was lost before there was any segment whose header could have counted it."""
-        if self._unsaid:
-            message = {"type": "missing", "records": self._unsaid, "why": "disk full"}
-            self._unsaid = 0
-            self._write(spool.MESSAGE, 0, spool.message_body(_timed(message)))
 
     def _end_segment(self) -> None:
         if self._fd < 0:
@@ -291,14 +281,15 @@ class SpoolWriter:
     def _lose(self, exc: OSError | None) -> None:
         self.lost += 1
         self._try_at = time.monotonic() + RETRY_S
-        if self._fd < 0:
-            self._unsaid += 1
-        else:
-            self._segment_lost += 1
-            try:
+        try:
+            if self._fd < 0:
+                self._lost_without += 1
+                _set_length(os.path.join(self.directory, self.stream + spool.LOST_FILE), self._lost_without)
+            else:
+                self._segment_lost += 1
                 os.pwrite(self._fd, spool.LOST.pack(self._segment_lost), spool.LOST_AT)
-            except OSError:
-                pass
+        except OSError:
+            pass
         if self._warn is not None and exc is not None:
             warn, self._warn = self._warn, None
             warn("%s; what is logged now is lost, and counted, until there is room" % (exc.strerror or exc))
@@ -326,6 +317,15 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
+
+
+def _set_length(path: str, length: int) -> None:
+    """Make a file as long as that, without a byte in it: on a full disk there may still be room for its name."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, length)
+    finally:
+        os.close(fd)
 
 
 def _map(fd: int, size: int, directory: str) -> mmap.mmap | None:

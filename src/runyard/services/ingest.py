@@ -106,13 +106,15 @@ def _store(
         if (0 if row is None else int(row.next)) != here:
             return False, row
         said = Messages(changes, run, attempt, ids, kept)
+        if batch.lost:
+            said.miss(batch.lost, "its spool was damaged")
         for message, attachment in batch.messages:
             said.take(message, attachment)
         said.flush()
         metrics.add_blocks(connection, run.seq, attempt.number, encoded.blocks)
         for found in (encoded.summaries, said.summaries):
             _merge(connection, run.seq, attempt.number, found)
-        lost = batch.lost + said.missing + (0 if row is None else int(row.lost))
+        lost = said.missing + (0 if row is None else int(row.lost))
         process = said.process if said.process is not None else {} if row is None else row.process
         tracked.save_stream(connection, row, attempt.id, stream, next=batch.next, lost=lost, process=process)
         changes.tell(f"run:{run.id}", f"metrics:{run.id}")

@@ -251,10 +251,13 @@ class Messages:
         self._refuse(str(message.get("name")), str(message.get("why")), _count(message.get("count")) or 1)
 
     def _take_missing(self, message: Json, _content: bytes) -> None:
-        records = _count(message.get("records"))
+        self.miss(_count(message.get("records")), str(message.get("why") or "")[:TEXT_MAX])
+
+    def miss(self, records: int, why: str) -> None:
+        """Note that records are missing for good."""
         self.missing += records
         self._capture["missing"] = self._capture.get("missing", 0) + records
-        self._capture["missing_why"] = str(message.get("why") or "")[:TEXT_MAX]
+        self._capture["missing_why"] = why
 
     def _refuse(self, name: str, why: str, count: int = 1) -> None:
         refused = self._capture.setdefault("refused", [])

@@ -19,6 +19,8 @@ HEADER = struct.Struct("<8s8sIQI")
 HEADER_BYTES = 48
 LOST = struct.Struct("<Q")
 LOST_AT = 32
+LOST_FILE = ".lost"
+"""Behind the id of a stream: the name of a file that is as long as records were lost while there was no segment."""
 RECORD = struct.Struct("<IIQII")
 """Length of the body, CRC-32 from offset 8 on, record number, kind, shape."""
 RECORD_BYTES = 24
@@ -185,8 +187,6 @@ class Damage:
         self.bytes = 0
         self.records = 0
         """As far as the numbers of the records around it tell."""
-        self.lost = 0
-        """Records that the writer could not keep (disk full)."""
 
 
 class StreamReader:
@@ -205,8 +205,9 @@ class StreamReader:
         self.next = 0
         """Number of the record after the last one that was returned."""
         self.segment = 0
+        self.lost: dict[int, int] = {}
+        """By segment: records that the writer could not keep (disk full), as far as it has been read."""
         self._offset = 0
-        self._lost = 0
         self._opened = False
 
     def read(self) -> list[Record]:
@@ -230,6 +231,7 @@ class StreamReader:
             if not later:
                 return
             self.segment, self._offset, self._opened = min(later), 0, False
+            self.next = max(self.next, first_of(self.path(self.segment)))
 
     def _numbers(self) -> list[int]:
         start = self.stream + "."
@@ -265,7 +267,6 @@ class StreamReader:
             return False
         self._opened = True
         self._offset = HEADER_BYTES
-        self._lost = 0
         self.shapes = {}
         return True
 
@@ -274,9 +275,8 @@ class StreamReader:
         field = file.read(LOST.size)
         if len(field) == LOST.size:
             (lost,) = LOST.unpack(field)
-            if lost < 1 << 62:
-                self.damage.lost += max(0, lost - self._lost)
-                self._lost = lost
+            if 0 < lost < 1 << 40:
+                self.lost[self.segment] = lost
 
     def _parse(self, data: bytes, final: bool) -> list[Record]:
         """Return the records in ``data``. ``final``: what is not whole by now never will be, so look behind it."""
@@ -289,7 +289,9 @@ class StreamReader:
                 after = _next_record(data, offset + 8, written, size) if final else None
                 if after is None:
                     if final:
-                        self.damage.bytes += max(0, written - offset)
+                        # Without length and CRC it is what its writer was killed over: nobody was told that it is there.
+                        torn = data[offset : offset + CHECKED_AT] == bytes(CHECKED_AT)
+                        self.damage.bytes += 0 if torn else max(0, written - offset)
                         offset = aligned(size)
                     break
                 self.damage.bytes += after - offset
@@ -313,6 +315,28 @@ def _next_record(data: bytes, offset: int, written: int, size: int) -> int | Non
             return offset
         offset += 8
     return None
+
+
+def first_of(path: str) -> int:
+    """Return the number of the first record of a segment; 0 when it does not say."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(HEADER.size)
+    except FileNotFoundError:
+        return 0
+    if len(start) < HEADER.size:
+        return 0
+    magic, _, _, first, check = HEADER.unpack(start)
+    return int(first) if magic == MAGIC and zlib.crc32(start[:28]) == check else 0
+
+
+def lost_without_segment(directory: str) -> dict[str, int]:
+    """Return how many records streams have lost while they had no segment; only of those that have."""
+    found = {}
+    for name in os.listdir(directory):
+        if name.endswith(LOST_FILE):
+            found[name[: -len(LOST_FILE)]] = os.stat(os.path.join(directory, name)).st_size
+    return found
 
 
 def streams(directory: str) -> list[str]:
