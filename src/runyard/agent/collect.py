@@ -25,6 +25,8 @@ WAIT_S = 1.0
 """Between turns: short at first, so that something is seen of a run that ends at once."""
 LOCK = "collector.lock"
 STARTED, NOT_STARTED = b"+", b"-"
+LARGE = 1 << 20
+"""Bytes of an attachment that is a record of its own: should the collector be killed before the next one, it comes twice."""
 CAUGHT_UP = "collected"
 """Name of the file that says that everything but hashes of data has been looked at."""
 
@@ -95,7 +97,20 @@ class Collector:
         state = source.state()
         if rows or messages or state != self._said.get(source.name):
             self._said[source.name] = state
-            self._writer.group(rows, [*messages, position(source, self._number)])
+            small = self._say_large(source, messages)
+            self._writer.group(rows, [*small, position(source, self._number)])
+
+    def _say_large(self, source: Source, messages: list[Message]) -> list[Message]:
+        """Say what may be too large to be one record together with others; return the rest."""
+        small = [message for message in messages if len(message[1]) <= LARGE]
+        for message, content in messages:
+            if len(content) > LARGE:
+                try:
+                    self._writer.message(message, content)
+                except ValueError as exc:
+                    note = "%s: %s was left out: %s" % (source.name, message.get("name"), exc)
+                    small.append(({"type": "capture", "notes": [note]}, b""))
+        return small
 
     def _sleep(self, wait: float) -> None:
         """Wait, but not longer than the supervisor lives."""

@@ -80,11 +80,6 @@ class Run:
     def __deepcopy__(self, memo: object) -> Run:
         return self  # a copy of a model that has the run logs to the run
 
-    def __reduce__(self) -> Any:
-        from runyard.client import sdk
-
-        return sdk.unpickled, ()
-
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log values of this moment, by name.
 
