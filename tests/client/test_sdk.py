@@ -127,8 +127,83 @@ def test_what_cannot_be_taken_is_said_once_and_costs_nothing_else(tmp_path: Path
     said = log(tmp_path, f"for _ in range(5): runyard.{call}\n")
     assert said.count("runyard:") == 1 and "x was not logged" in said
     assert rows(tmp_path / "spool") == [(3, {"y": 1.0})] * 5
-    (refused,) = messages(tmp_path / "spool", "refused")
-    assert (refused["name"], refused["count"]) == ("x", 5)
+    refused = messages(tmp_path / "spool", "refused")
+    assert {item["name"] for item in refused} == {"x"} and sum(item["count"] for item in refused) == 5
+
+
+ODD = """
+class Odd:
+    def __float__(self): raise RuntimeError("no number")
+    def __repr__(self): raise RuntimeError("no text")
+class Key(Odd):
+    __str__ = Odd.__repr__
+loop = {"a": 1.0}
+loop["loop"] = loop
+deep = 1
+for _ in range(5000): deep = [deep]
+"""
+
+
+def test_a_value_that_cannot_be_taken_costs_no_other(tmp_path: Path) -> None:
+    log(tmp_path, ODD + """
+runyard.log({"x": Odd(), "y": loop, "ok": 1.0}, step=1)
+runyard.params({"x": Odd(), "y": 10**5000, "ok": [1, {"a": 2}], "z": deep, "loop": loop})
+runyard.summary(x=Odd(), ok=2.0)
+""")  # fmt: skip
+    ((step, found),) = rows(tmp_path / "spool")
+    assert step == 1 and found["ok"] == 1.0 and found["y/loop/loop/a"] == 1.0
+    assert {name.count("/") for name in found} == set(range(21)), "a dict in itself is followed so far"
+    (params,) = messages(tmp_path / "spool", "params")
+    assert params["values"]["ok"] == [1, {"a": 2}] and params["values"]["loop"]["loop"]["a"] == 1.0
+    assert "[[" in json.dumps(params["values"].get("z", "[[")), "what is deeper is text, if Python can make it one"
+    assert [item["values"] for item in messages(tmp_path / "spool", "summary")] == [{"ok": 2.0}]
+    refused = {item["name"]: item["why"] for item in messages(tmp_path / "spool", "refused")}
+    assert refused["x"] == "TypeError: a summary is a number, not Odd" or "no text" in refused["x"]
+    assert refused["y"] == "ValueError: a whole number of 16610 bits is too large"
+    assert "nested more than 20 deep" in refused["y" + "/loop" * 20]
+
+
+def test_what_cannot_be_taken_at_all_is_named_by_the_call(tmp_path: Path) -> None:
+    said = log(
+        tmp_path, ODD + "runyard.log({Key(): 1.0})\nrunyard.log(3)\nrunyard.tag(loop)\nrunyard.log({'a\\n': Odd()})\n"
+    )
+    assert said == "runyard: log was not logged: RuntimeError: no text (said once)\n"
+    assert [item["name"] for item in messages(tmp_path / "spool", "refused")] == ["log", "log", "tag", "a\\n"]
+
+
+def test_steps_at_the_end_of_what_there_is(tmp_path: Path) -> None:
+    log(tmp_path, """
+import math, numpy
+for step in (2**63, -2**63 - 1, 1e30, math.nan, "7", 0.5):
+    runyard.log({"refused": 1.0}, step=step)
+runyard.log({"a": 1.0}, step=-2**63)
+runyard.log({"a": 2.0})
+runyard.log({"a": 3.0}, step=True)
+runyard.log({"a": 4.0}, step=numpy.uint8(255))
+runyard.log({"a": 5.0})
+runyard.log({"a": 6.0}, step=2**63 - 1)
+runyard.log({"a": 7.0, "text": "x"})
+runyard.log({"a": 8.0})
+""")  # fmt: skip
+    last = 2**63 - 1
+    expected = [(-(2**63), 1.0), (0, 2.0), (1, 3.0), (255, 4.0), (256, 5.0), (last, 6.0), (last, 7.0), (last, 8.0)]
+    assert rows(tmp_path / "spool") == [(step, {"a": value}) for step, value in expected]
+    assert media(tmp_path)["text"]["step"] == last
+    assert sum(item["count"] for item in messages(tmp_path / "spool", "refused")) == 6
+
+
+def test_what_was_refused_is_known_of_a_killed_program_too(tmp_path: Path) -> None:
+    code = "import runyard, os\nfor _ in range(5): runyard.log({'x': None})\nos.kill(os.getpid(), 9)\n"
+    assert program(tmp_path, code).returncode == -9
+    assert [item["name"] for item in messages(tmp_path / "spool", "refused")] == ["x"]
+
+
+def test_a_histogram_from_the_least_to_the_greatest_number(tmp_path: Path) -> None:
+    log(tmp_path, "runyard.log({'h': runyard.Histogram([-1.7e308, 0.1, 1.7e308], bins=4)})\n")
+    found = json.loads(media(tmp_path)["h"]["content"])
+    assert found["counts"] == [1, 0, 1, 1] and found["edges"] == pytest.approx(
+        [-1.7e308, -8.5e307, 0.0, 8.5e307, 1.7e308]
+    )
 
 
 @pytest.mark.parametrize(

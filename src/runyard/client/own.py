@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from runyard.client.run import Run
+from runyard.client.run import Run, warn
 from runyard.wire import files, hosts, ids, paths, procs
 from runyard.wire.ranks import rank
 
@@ -27,6 +27,8 @@ JOIN = "RUNYARD_OWN_RUN"
 FINISHED = "finished.json"
 """How it ended: ``{"exit_code", "ended_us"}``."""
 AFTERWARDS = "this run is finished, and what is logged to it from now on is lost; runyard.init() begins another"
+MESSAGE_MAX = 1 << 20
+NAME_BYTES = 200
 
 
 def directory(home: paths.Home) -> str:
@@ -55,8 +57,9 @@ def begin(project: str | None, name: str | None, message: str | None, all_ranks:
     scene = (pid, os.getcwd(), {name: text for name, text in os.environ.items() if name != JOIN})
     describer = _describer.name if _describer.scene == scene else run_id
     facts = {
-        "id": run_id, "project": project or os.environ.get("RUNYARD_PROJECT") or "", "name": name,
-        "message": message or "", "command": _command(), "cwd": os.getcwd(), "pid": pid,
+        "id": run_id, "project": _said("project", project or os.environ.get("RUNYARD_PROJECT") or ""),
+        "name": _said("name", name or "") or None, "message": str(message or "").replace("\0", "")[:MESSAGE_MAX],
+        "command": _command(), "cwd": os.getcwd(), "pid": pid,
         "pid_start": procs.start_time(pid), "boot_id": procs.boot_id(), "created_us": time.time_ns() // 1000,
         "describer": describer if python else "",
     }  # fmt: skip
@@ -79,6 +82,21 @@ def _joined(all_ranks: bool) -> Run | None:
     return Run(os.path.basename(top), os.path.join(top, "files"), os.path.join(top, "spool"), all_ranks)
 
 
+def as_name(text: str) -> str:
+    """Return a text as it can be the name of a run or of a project; ``""`` where nothing is left of it."""
+    name = "".join(char if char.isprintable() and char != "/" else "_" for char in text)
+    name = name.encode("utf-8")[:NAME_BYTES].decode("utf-8", "ignore").strip().lstrip("@-").lstrip()
+    return "" if name in (".", "..") else name + "_" if ids.is_run_id(name) else name
+
+
+def _said(what: str, given: object) -> str:
+    text = str(given)
+    name = as_name(text)
+    if name != text:
+        warn("%.60r cannot be the %s of a run; it is %r" % (text, what, name or "left out"))
+    return name
+
+
 def _command() -> list[str]:
     """Return what would run this program again; of a notebook, whose file Jupyter or VS Code names, `jupyter execute`."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
@@ -86,7 +104,7 @@ def _command() -> list[str]:
         book = os.environ.get("JPY_SESSION_NAME") or getattr(shell, "user_ns", {}).get("__vsc_ipynb_file__")
         if isinstance(book, str) and book.endswith(".ipynb"):
             return ["jupyter", "execute", os.path.basename(book)]
-    return [sys.executable, *sys.argv]
+    return [str(word).replace("\0", "") for word in (sys.executable or "python", *sys.argv)]
 
 
 class _Finisher:

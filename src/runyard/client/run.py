@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_REFUSED = 100
+MAX_SHOWN = 300
+"""Characters of a name or of a reason."""
+LAST_STEP = (1 << 63) - 1
 
 
 def warn(text: str) -> None:
@@ -27,6 +30,15 @@ def warn(text: str) -> None:
         sys.stderr.write("runyard: %s\n" % text)
     except Exception:  # noqa: BLE001, S110  it may be anything that a program has put there
         pass
+
+
+def _shown(value: object) -> str:
+    """Return a name or an error in a line for people; what cannot be shown is told by its type."""
+    try:
+        text = str(value)[:MAX_SHOWN]
+    except Exception:  # noqa: BLE001  it may be anything that the program made
+        return "a %s" % type(value).__name__
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 class Run:
@@ -68,11 +80,6 @@ class Run:
     def __deepcopy__(self, memo: object) -> Run:
         return self  # a copy of a model that has the run logs to the run
 
-    def __reduce__(self) -> Any:
-        from runyard.client import sdk
-
-        return sdk.unpickled, ()
-
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log values of this moment, by name.
 
@@ -91,61 +98,61 @@ class Run:
                 values = {self._prefix + str(name): value for name, value in values.items()}
             self._writer.row(values, at)  # type: ignore[arg-type]  # any mapping has what is needed
             if at >= self._step:
-                self._step = at + 1
+                self._step = int(at) + 1  # those of libraries may overflow
         except Exception:  # noqa: BLE001  not all of it were numbers
-            self._guard(self._log_slowly, values, step)
+            self._guard("log", self._log, values, step)
 
     def params(self, values: Mapping[str, Any] | None = None, **more: Any) -> None:
         """Record parameters: numbers, text, switches, None, lists; nested dicts are joined with ``.``."""
-        self._guard(self._params, values or {}, more)
+        self._guard("params", self._params, values or {}, more)
 
     def summary(self, values: Mapping[str, Any] | None = None, **more: Any) -> None:
         """Record results that have no step, like the best accuracy; they are found as metrics of that name."""
-        self._guard(self._summary, values or {}, more)
+        self._guard("summary", self._summary, values or {}, more)
 
     def tag(self, *tags: str) -> None:
         """Add tags to the run."""
-        self._guard(self._say, {"type": "tags", "add": list(tags)})
+        self._guard("tag", self._writer.message, {"type": "tags", "add": list(tags)})
 
     def output(self, path: str | os.PathLike[str], step: int | None = None) -> None:
         """Say that a file is an output; one outside of the run's directory is copied into it."""
-        self._guard(self._output, path, step)
+        self._guard("output", self._output, path, step)
 
     def data(self, path: str | os.PathLike[str]) -> None:
         """Say that the run reads this file or directory; its content is fingerprinted in the background."""
-        self._guard(self._data, path)
+        self._guard("data", self._data, path)
 
     def finish(self, exit_code: int = 0) -> None:
         """Say that nothing more will come. Needed only before the end of the program, as in a notebook."""
-        self._guard(self._finish, exit_code)
+        self._guard("finish", self._finish, exit_code)
 
     # -- what may fail
 
-    def _guard(self, work: Callable[..., None], *args: Any) -> None:
+    def _guard(self, name: str, work: Callable[..., None], *args: Any) -> None:
         if self._silent:
             self._say_over()
             return
         try:
             work(*args)
         except Exception as exc:  # noqa: BLE001  whatever is wrong with what was given, the program goes on
-            self._refuse(getattr(work, "__name__", "").lstrip("_"), _text(exc))
+            self._refuse(name, exc)
 
-    def _log_slowly(self, values: Mapping[str, Any], step: int | None) -> None:
+    def _log(self, values: Mapping[str, Any], step: int | None) -> None:
         from runyard.client import values as conversion
 
         if not hasattr(values, "items"):
             raise TypeError("log() takes a dict of values by name, not %s" % type(values).__name__)
-        at = self._step if step is None else conversion.step(step)
+        at = min(self._step, LAST_STEP) if step is None else conversion.step(step)
         numbers = {}
         for name, value in conversion.flat(values):
             try:
                 number = conversion.number(value)
-                if number is not None:
-                    numbers[name] = number
-                    continue
-                medium = conversion.medium(value)
+                medium = conversion.medium(value) if number is None else None
             except Exception as exc:  # noqa: BLE001  one value that cannot be shown must not cost the others
-                self._refuse(name, _text(exc))
+                self._refuse(name, exc)
+                continue
+            if medium is None:
+                numbers[name] = number
                 continue
             self._writer.message(
                 {"type": "media", "name": name, "step": at, "kind": medium.kind, "format": medium.format,
@@ -159,33 +166,34 @@ class Run:
     def _params(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> None:
         from runyard.client import values as conversion
 
-        self._writer.message(
-            {
-                "type": "params",
-                "origin": "call",
-                "source": "runyard.params",
-                "values": conversion.plain(dict(values, **more)),
-            }
-        )
+        found = {}
+        for name, value in dict(values, **more).items():
+            try:
+                found[str(name)] = conversion.plain(value)
+            except Exception as exc:  # noqa: BLE001  as above
+                self._refuse(name, exc)
+        self._writer.message({"type": "params", "origin": "call", "source": "runyard.params", "values": found})
 
     def _summary(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> None:
         from runyard.client import values as conversion
 
         found = {}
         for name, value in conversion.flat(dict(values, **more)):
-            number = conversion.number(value)
-            if number is None:
-                self._refuse(name, "a summary is a number, not %s" % type(value).__name__)
-            else:
+            try:
+                number = conversion.number(value)
+                if number is None:
+                    raise TypeError("a summary is a number, not %s" % type(value).__name__)
                 found[self._prefix + name] = number
+            except Exception as exc:  # noqa: BLE001  as above
+                self._refuse(name, exc)
         self._writer.message({"type": "summary", "values": found})
-
-    def _say(self, message: dict[str, Any]) -> None:
-        self._writer.message(message)
 
     def _output(self, path: str | os.PathLike[str], step: int | None) -> None:
         import shutil
 
+        from runyard.client import values as conversion
+
+        at = None if step is None else conversion.step(step)
         given = os.path.abspath(os.fspath(path))
         top = os.path.realpath(self.directory)
         inside = os.path.relpath(os.path.realpath(given), top)
@@ -199,7 +207,7 @@ class Run:
                 shutil.copy2(given, target)
         elif not os.path.exists(given):
             raise FileNotFoundError("there is no %s" % given)
-        self._writer.message({"type": "output", "path": inside, "step": step})
+        self._writer.message({"type": "output", "path": inside, "step": at})
 
     def _place(self, given: str, top: str) -> str:
         """Return where a file from outside is copied to: always the same place, and never over another file."""
@@ -229,23 +237,30 @@ class Run:
         for work in finished:
             work(exit_code)
 
-    def _refuse(self, name: str, why: str) -> None:
-        """Count what was not taken; said at the end, and the first one at once."""
+    def _refuse(self, name: object, error: Exception) -> None:
+        """Say what was not taken: the first one at once, and how often it came again at the end."""
+        key = (_shown(name), "%s: %s" % (type(error).__name__, _shown(error)))
         with self._lock:
-            key = (name[:200], why[:300])
-            known = self._refused.get(key)
-            if known is None and len(self._refused) >= MAX_REFUSED:
+            count = len(self._refused)
+            if key in self._refused:
+                self._refused[key] += 1
                 return
-            first = not self._refused
-            self._refused[key] = (known or 0) + 1
-        if first:
-            warn("%s was not logged: %s (said once)" % (name, why))
+            if count == MAX_REFUSED:
+                return
+            self._refused[key] = 0
+        if not count:
+            warn("%s was not logged: %s (said once)" % key)
+        self._say_refused_one(key, 1)
 
     def _say_refused(self) -> None:
         with self._lock:
-            refused, self._refused = self._refused, {}
-        for (name, why), count in refused.items():
-            self._writer.message({"type": "refused", "name": name, "why": why, "count": count})
+            again = [(key, count) for key, count in self._refused.items() if count]
+            self._refused.update((key, 0) for key, _ in again)
+        for key, count in again:
+            self._say_refused_one(key, count)
+
+    def _say_refused_one(self, key: tuple[str, str], count: int) -> None:
+        self._writer.message({"type": "refused", "name": key[0], "why": key[1], "count": count})
 
     def on_finish(self, work: Callable[[int], None]) -> None:
         """Have ``work`` called once, with the exit code, when nothing more will come."""
@@ -283,13 +298,6 @@ class Run:
         self._refused = {}
         self._writer.forget()
         self._writer = self._new_writer()
-
-
-def _text(exc: Exception) -> str:
-    try:
-        return "%s: %s" % (type(exc).__name__, exc)
-    except Exception:  # noqa: BLE001  its __str__ raises
-        return type(exc).__name__
 
 
 class _Forked:

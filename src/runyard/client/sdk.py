@@ -6,6 +6,7 @@ Inside `runyard run` that is the run itself; elsewhere the program makes a run o
 from __future__ import annotations
 
 import atexit
+import copyreg
 import os
 import sys
 import threading
@@ -100,6 +101,10 @@ def finish(exit_code: int = 0) -> None:
         run.finish(exit_code)
 
 
+def _pickled(run: Run) -> Any:
+    return unpickled, ()
+
+
 def unpickled() -> Run:
     """Return what a run is that comes out of a file or from another process: the one of this process, else none at all."""
     if _current.run is None and not os.environ.get("RUNYARD_SPOOL"):
@@ -117,6 +122,7 @@ def _begin(project: str | None, name: str | None, message: str | None, all_ranks
     else:
         run = _own(project, name, message, all_ranks)
     _current.run = run
+    copyreg.pickle(Run, _pickled)
     atexit.register(run.close)
     workers = sys.modules.get("multiprocessing.util")
     if workers is not None:
