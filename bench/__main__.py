@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HARNESS = {"__init__", "__main__", "common", "repository", "yard"}
+HARNESS = {"__init__", "__main__", "common", "peers", "processes", "repository", "yard"}
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from bench.common import Report, Target, arguments
 from runyard.client.spool import SpoolWriter
 from runyard.services.api import Actor
-from runyard.services.compact import compact_run
+from runyard.services.compact import compact_runs
 from runyard.services.yard import Yard as Service
 from runyard.services.yard import open_yard
 from runyard.store import attempts, runs
@@ -102,7 +102,7 @@ class Yard:
             row = attempts.find(connection, attempt)
             run = runs.find(connection, row.run_id) if row is not None else None
         if run is not None:
-            compact_run(self.service.context, run.seq)
+            compact_runs(self.service.context, [run.seq])
 
     def disk(self) -> int:
         """Return the bytes that the points and summaries take in the database."""

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from bench.common import Report, Target, arguments
-from bench.yard import Yard, resident_mb, running, small_repository
+from bench.yard import Yard, children, command_line, resident_mb, running, small_repository
 
-LIMITS = {"server": 150, "agent": 40, "supervisor": 15, "collector": 25}
+LIMITS = {"server": 150, "agent": 40, "supervisor": 15, "collector": 25, "what collectors are forked from": 25}
 SLOTS = 8
 SETTLE_S = 3.0
 
@@ -50,17 +50,15 @@ def beside_mb(yard: Yard, repository: Path) -> dict[str, float]:
         time.sleep(SETTLE_S)
         value = {}
         for child in children(yard.pids()["agent"]):
-            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            name = next(Path(word.decode()).stem for word in command if word.endswith(b".py"))
-            value[name] = resident_mb(int(child))
+            name = next(Path(word.decode()).stem for word in command_line(child).split(b"\0") if word.endswith(b".py"))
+            if name == "collector":  # forked from the first one, so most of it is shared
+                value["what collectors are forked from"] = resident_mb(child)
+                value[name] = resident_mb(children(child)[0])
+            else:
+                value[name] = resident_mb(child)
         api.kill(run, now=True)
         yard.until_ended(api, run)
     return value
-
-
-def children(pid: int) -> list[str]:
-    """Return the pids of a process's children (proc(5): /proc/PID/task/TID/children)."""
-    return [word for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
 
 
 def bare_python_mb() -> float:

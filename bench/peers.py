@@ -10,8 +10,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from bench.processes import ProgramError, tree
 
 PLACE = Path(__file__).resolve().parent.parent / "build" / "peers"
 REQUIREMENTS = {
@@ -55,23 +59,34 @@ def python_of(name: str) -> Path:
     return python
 
 
-def run(name: str, code: str, *args: str) -> Any:
-    """Run a program with a peer, in an empty directory, and return the JSON on the last line that it prints.
+def run(name: str, code: str, *args: str) -> dict[str, Any]:
+    """Run a program with a peer, in an empty directory; return the JSON on the last line that it prints.
+
+    Added are ``tree_cpu`` and ``tree_wall``, seconds that it took with all processes that it started, and ``disk``, bytes
+    of the files that it left in its directory and home.
 
     Raises:
         PeerError: it cannot be installed, fails, or takes too long.
     """
-    python = python_of(name)
-    with tempfile.TemporaryDirectory(prefix="ry-peer-") as top:
-        env = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": top, "LANG": "C.UTF-8", **QUIET}
+    with directory(name) as (env, top):
+        (top / "program.py").write_text(code)
         try:
-            done = subprocess.run(
-                [str(python), "-W", "ignore", "-c", code, *args], cwd=top, env=env, capture_output=True, text=True,
-                timeout=RUN_S, check=False,
-            )  # fmt: skip
+            taken = tree(["python", "-W", "ignore", "program.py", *args], env, top, RUN_S)
         except subprocess.TimeoutExpired as exc:
             raise PeerError(f"{name} took more than {RUN_S} s") from exc
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        raise PeerError(f"{name} failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
-    return json.loads(lines[-1])
+        except ProgramError as exc:
+            raise PeerError(f"{name} failed: {str(exc).strip().splitlines()[-1:]}") from exc
+        disk = sum(path.stat().st_size for path in top.rglob("*") if path.is_file()) - len(code)
+    lines = [line for line in taken.output.splitlines() if line.startswith("{")]
+    if not lines:
+        raise PeerError(f"{name} printed no result")
+    return {**json.loads(lines[-1]), "tree_cpu": taken.cpu, "tree_wall": taken.wall_all, "disk": disk}
+
+
+@contextmanager
+def directory(name: str) -> Iterator[tuple[dict[str, str], Path]]:
+    """Give an empty directory and the environment in which a peer's commands are found; raises PeerError."""
+    place = python_of(name).parent
+    with tempfile.TemporaryDirectory(prefix="ry-peer-", ignore_cleanup_errors=True) as top:
+        env = {"PATH": f"{place}:{os.environ['PATH']}", "VIRTUAL_ENV": str(place.parent), "LANG": "C.UTF-8", **QUIET}
+        yield {**env, "HOME": top}, Path(top)

@@ -95,10 +95,13 @@ class Yard:
         return {"server": int(server), "agent": int(agent)}
 
     def cpu_s(self) -> dict[str, float]:
-        """Return the processor time of server and agent so far, and of the agent's ended children (supervisors)."""
+        """Return the processor time so far: server, agent, its ended children (supervisors), and what collects."""
         pids = self.pids()
         server, agent = cpu_times(pids["server"]), cpu_times(pids["agent"])
-        return {"server": server[0], "agent": agent[0], "supervisors and programs": agent[1]}
+        collectors = sum(sum(cpu_times(pid)) for pid in children(pids["agent"]) if b"collector.py" in command_line(pid))
+        return {
+            "server": server[0], "agent": agent[0], "supervisors and programs": agent[1], "collectors": collectors,
+        }  # fmt: skip
 
 
 def like(run: Json) -> Json:
@@ -118,6 +121,20 @@ def cpu_times(pid: int) -> tuple[float, float]:
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     own, children = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
     return own / TICKS, children / TICKS
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process (proc(5))."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in lists for child in path.read_text().split()]
+
+
+def command_line(pid: int) -> bytes:
+    """Return the words of a process, each with a NUL behind it; none when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def resident_mb(pid: int) -> float:

@@ -79,6 +79,8 @@ class FakeYard:
         self.files: dict[tuple[str, str], bytes] = {}
         self.records: dict[tuple[str, str], list[spool.Record]] = {}
         """What was logged: the records of each stream of each attempt."""
+        self.own: list[dict[str, Any]] = []
+        """Specs of runs that programs began by themselves."""
         self.knows_agents = True
         self.token = ""
         """The only token that is taken; ``""``: any."""
@@ -159,7 +161,22 @@ class FakeYard:
             if parts[2] == "heartbeat":
                 self.heartbeats.append(body)
                 return 200, {"attempts": self._judge(body["attempts"]), "drain": self.drain}
+            if parts[2] == "runs":
+                return self._begin(body["runs"])
             return 200, self._poll(body)
+
+    def _begin(self, begun: list[dict[str, Any]]) -> tuple[int, Any]:
+        """Take in runs that programs began by themselves; one of project ``refused`` is not wanted."""
+        if any(item["run"]["project"] == "refused" for item in begun):
+            return _error(422, "invalid", "as scripted")
+        self.own += [item["run"] for item in begun]
+        return 200, {
+            "assign": [
+                {"attempt": item["run"]["id"].encode().hex().ljust(32, "0")[:32], "run": item["run"]["id"], "epoch": 1,
+                 "number": 1, "slots": [], "dir": "runs/own/" + item["run"]["id"], "grace_s": 1.0}
+                for item in begun
+            ]
+        }  # fmt: skip
 
     def _judge(self, attempts: dict[str, Any]) -> dict[str, Any]:
         return {

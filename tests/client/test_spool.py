@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import math
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -114,6 +117,80 @@ def test_a_call_that_interrupts_a_call(tmp_path: Path) -> None:
     writer.close()
     assert sorted(name for _, values in rows(tmp_path) for name in values) == ["inner"] * 3 + ["outer"] * 3
     assert len(messages(tmp_path, "tags")) == 3
+
+
+class InterruptedCallError(Exception):
+    """Raised by a handler of a signal, at any instruction."""
+
+
+def interrupted_at(number: int, work: Callable[[], None]) -> bool:
+    """Do something, with an exception at its instruction of that number in the writer; False when it has fewer."""
+    left = [number]
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code.co_filename not in (writing.__file__, spool.__file__):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_code.co_name != "_settle":
+            left[0] -= 1
+            if left[0] == 0:
+                raise InterruptedCallError
+        return trace
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        work()
+    except InterruptedCallError:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def fitting(directory: Path) -> int:
+    """Return how many rows the first segment takes."""
+    writer, count = write(directory), 0
+    while not (directory / (writer.stream + ".00001")).exists():
+        writer.row({"a": 1.0}, count)
+        count += 1
+    return count - 1
+
+
+@pytest.mark.parametrize("kind", ["ext4", "nfs"])
+@pytest.mark.parametrize("what", ["row", "other columns", "other segment", "first row", "message"])
+def test_an_exception_at_any_instruction_costs_only_the_call_that_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
+) -> None:
+    monkeypatch.setattr(paths, "file_system", lambda path: kind)
+    monkeypatch.setattr(spool, "SEGMENT_BYTES", 4096)
+    before = {"first row": 0, "other segment": fitting(tmp_path / "full")}.get(what, 3)
+    for number in range(1, 10_000, 3 if what in ("first row", "other segment") else 1):
+        directory = tmp_path / str(number)
+        writer = write(directory)
+        kept = list(range(before))
+        for step in kept:
+            writer.row({"a": 1.0}, step)
+
+        def call(writer: SpoolWriter = writer, kept: list[int] = kept) -> None:
+            if what == "message":
+                writer.message({"type": "tags", "add": ["t"], "at": 1})
+            else:
+                writer.row({"b" if what == "other columns" else "a": 1.0}, 1000)
+                kept.append(1000)
+
+        interrupted = interrupted_at(number, call)
+        for step in range(2000, 2003):
+            writer.row({"a": 1.0}, step)
+        writer.close()
+        steps = [step for step, _ in rows(directory)]
+        shutil.rmtree(directory)
+        assert steps in ([*kept, 2000, 2001, 2002], [*kept, 1000, 2000, 2001, 2002]), number
+        assert writer.lost == 0
+        if not interrupted:
+            assert number > 20
+            return
+    raise AssertionError("it never ended")
 
 
 def test_threads(tmp_path: Path) -> None:
@@ -247,7 +324,7 @@ def test_a_full_disk_costs_records_but_not_the_program(small_disk: Path, monkeyp
     reader = spool.StreamReader(str(small_disk), writer.stream, dead=True)
     while reader.read():
         pass
-    assert reader.damage.lost == writer.lost
+    assert sum(reader.lost.values()) == writer.lost
 
 
 def test_a_disk_that_is_full_from_the_start(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,11 +333,58 @@ def test_a_disk_that_is_full_from_the_start(small_disk: Path, monkeypatch: pytes
     writer = write(small_disk)
     for step in range(10):
         writer.row({"a": 1.0}, step)
+    assert spool.lost_without_segment(str(small_disk)) == {writer.stream: 10}
     (small_disk / "filler").unlink()
     writer.row({"a": 1.0}, 10)
     writer.close()
     assert rows(small_disk) == [(10, {"a": 1.0})]
-    assert messages(small_disk, "missing")[0]["records"] == 10
+    assert spool.lost_without_segment(str(small_disk)) == {writer.stream: 10}
+
+
+def test_small_records_after_a_large_one_that_found_no_room_are_read(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "RETRY_S", 0.0)
+    writer = write(small_disk)
+    writer.row({"a": 1.0}, 0)
+    reader = spool.StreamReader(str(small_disk), writer.stream)
+    stop = threading.Event()
+    found: list[spool.Record] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            found.extend(reader.read())
+
+    (small_disk / "filler").write_bytes(bytes(1_500_000))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        work = pool.submit(read)
+        for step in range(1, 301):  # there is no room for a second segment, and the reader may look at any moment
+            writer.message({"type": "media", "name": "large"}, bytes(1_100_000))
+            writer.row({"a": 1.0}, step)
+        stop.set()
+        work.result()
+    assert writer.lost == 300
+    writer.close()
+    while more := reader.read():
+        found += more
+    assert [step for step, _ in logged(found)] == list(range(301))
+
+
+def test_columns_that_found_no_room_are_said_again(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "file_system", lambda path: "nfs")
+    writer = write(small_disk)
+    writer.row({"a": 1.0}, 0)
+    room = os.statvfs(small_disk)
+    (small_disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize))
+    step = 1
+    while not writer.lost:  # the last page of the file has some room
+        writer.row({f"b{step}": 1.0}, step)
+        step += 1
+    (small_disk / "filler").unlink()
+    for later in range(100):
+        writer.row({f"b{step - 1}": 1.0}, step + later)
+    writer.close()
+    assert [at for at, _ in rows(small_disk)] == [*range(step - 1), *range(step, step + 100)]
 
 
 def test_where_mapping_is_not_safe_the_same_bytes_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

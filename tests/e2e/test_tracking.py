@@ -119,14 +119,17 @@ with open(run.directory + "/out.txt", "w") as file:
     file.write("result")
 with open("../notes.txt", "w") as file:
     file.write("notes")
-runyard.output("../notes.txt")
+runyard.output("../notes.txt", step=3)
+open(run.directory + "/sample_0012.txt", "w").write("12")
 """
     assert own(cli, code).wait(30) == 0
     cli.call("ls")  # any command starts the server, whose agent takes the run in
     run = cli.until(wait_for(lambda: cli.json("ls")[:1], "the run")[0]["id"], "finished")
     assert (run["project"], run["name"], run["message"], run["tags"]) == ("by-hand", "mine", "why", ["t"])
     assert run["params"] == {"lr": 0.5} and run["metrics"]["loss"]["count"] == 10
-    assert sorted(output["path"] for output in run["outputs"]) == ["notes.txt", "out.txt"]
+    assert {output["path"]: (output["step"], output["series"]) for output in run["outputs"]} == {
+        "notes.txt": (3, None), "out.txt": (None, None), "sample_0012.txt": (12, "sample"),
+    }  # fmt: skip
     assert cli.out("get", run["id"], "out.txt", "-o", "-") == "result"
     assert run["command"][1:] == ["hand.py", "--lr", "1"] and run["code_frozen"]
     cli.call("checkout", run["id"], "copy")
@@ -208,6 +211,23 @@ def test_a_program_that_is_not_python(cli: Cli) -> None:
     assert run["metrics"]["loss"]["last"] == 0.5
 
 
+def test_arguments_of_a_script_and_of_a_program_that_reads_them_itself(cli: Cli) -> None:
+    (cli.cwd / "c.json").write_text('{"lr": 0.1, "seed": 1}')
+    (cli.cwd / "own.py").write_text("""
+import json, sys
+config = json.load(open("c.json"))
+config.update(word.split("=") for word in sys.argv[1:])
+""")
+    run = cli.until(cli.submit("python", "own.py", "lr=7"), "finished")
+    assert run["params"] == {"lr": 7, "seed": 1}
+    (cli.cwd / "parses.py").write_text(
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('--lr')\np.parse_args()\n"
+    )
+    (cli.cwd / "train.sh").write_text('python parses.py --lr "$2"\n')
+    run = cli.until(cli.submit("sh", "train.sh", "--rate", "0.2", "--wd", "3"), "finished")
+    assert run["params"] == {"lr": "0.2", "rate": 0.2, "wd": 3}
+
+
 def test_the_end_of_the_log_is_searched(cli: Cli) -> None:
     code = "print('\\x1b[31mRuntimeWarning\\x1b[0m: gradients exploded'); print('10%\\r20%\\rlast words')"
     run_id = cli.submit("python", "-c", code.replace("exploded", "ex'+'ploded"))
@@ -225,3 +245,34 @@ def test_nothing_is_captured_where_that_is_switched_off(cli: Cli) -> None:
     assert run["system"]["memory"]["last"] > 1e6
     assert run["capture"]["active"] == ["hardware"] and "data" in run["capture"]["off"]
     assert os.path.isdir(run["run_dir"])
+
+
+def test_a_program_that_makes_many_runs(cli: Cli) -> None:
+    """Some are over before the agent sees them, some while it does; none is left out, or has what another logged."""
+    code = """
+import runyard, sys, time
+for number in range(30):
+    with runyard.init(project="many", params={"number": number}) as run:
+        for step in range(10):
+            runyard.log({"loss": number + step / 10}, step=step)
+        with open(run.directory + "/out.txt", "w") as file:
+            file.write(str(number))
+    if number > 24:
+        time.sleep(0.5)
+"""
+    cli.call("start")
+    process = subprocess.run([sys.executable, "-c", code], cwd=cli.cwd, env=cli.env, capture_output=True, timeout=60)
+    assert (process.returncode, process.stderr) == (0, b"")
+    found = wait_for(
+        lambda: len(runs := cli.json("ls", "-p", "many", "-s", "finished", "-n", "100")) == 30 and runs,
+        "all to have ended",
+    )
+    for run in found:
+        number = run["params"]["number"]
+        assert run["metrics"]["loss"]["last"] == number + 0.9 and run["metrics"]["loss"]["count"] == 10
+        assert run["code_frozen"], run["id"]
+    assert sorted(run["params"]["number"] for run in found) == list(range(30))
+    assert {cli.out("get", run["id"], "out.txt", "-o", "-") for run in found[:3]} == {
+        str(run["params"]["number"]) for run in found[:3]
+    }
+    wait_for(lambda: not list(next(cli.home.glob("hosts/*/own")).iterdir()), "what lay there to be removed")

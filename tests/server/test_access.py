@@ -73,7 +73,7 @@ ROUTES: dict[tuple[str, str], tuple[set[str], object]] = {
     ("PUT", "/api/v1/attempts/{attempt}/log"): (AGENT, b"x"),
     ("PUT", "/api/v1/attempts/{attempt}/outputs"): (AGENT, {"outputs": []}),
     ("PUT", "/api/v1/attempts/{attempt}/spool/{stream}"): (AGENT, None),
-    ("PUT", "/api/v1/agents/{agent}/runs/{run_id}"): (AGENT, {"run": {}, "started_us": 0}),
+    ("POST", "/api/v1/agents/{agent}/runs"): (AGENT, {"runs": [{"run": {}, "started_us": 0}]}),
     ("PUT", "/api/v1/attempts/{attempt}/files/{path:file}"): (AGENT, b"x"),
 }
 

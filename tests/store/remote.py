@@ -140,8 +140,8 @@ class Remote:
     def events(self, ref: str, after: int, _actor: Actor) -> list[Json]:
         return [event for event in self.api.events(ref) if event["id"] > after]
 
-    def begin_own(self, agent: str, spec: Json, started_us: int) -> Json:
-        return dict(self._json("PUT", f"/agents/{agent}/runs/{spec['id']}", {"run": spec, "started_us": started_us}))
+    def begin_own(self, agent: str, begun: Sequence[Json]) -> list[Json]:
+        return list(self._json("POST", f"/agents/{agent}/runs", {"runs": list(begun)})["assign"])
 
     def series(self, ref: str, metric: str, _actor: Actor, **options: Any) -> Series:
         found = self.api.series(ref, metric, **options)

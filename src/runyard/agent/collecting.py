@@ -54,22 +54,8 @@ def start(context: Context, attempt: Attempt) -> None:
     facts = files.read_json(attempt.path(FACTS))
     if not isinstance(facts, dict) or not facts.get("kinds") or is_collected(attempt) or has_caught_up(attempt):
         return
-    environ = {name: text for name, text in os.environ.items() if not name.startswith(("RUNYARD_", "PYTHON"))}
-    script = os.path.join(context.lib, "runyard", "agent", "collector.py")
-    errors = os.path.join(attempt.dir, "collector.err")
-    try:
-        attempt.collector = os.posix_spawn(
-            context.python,
-            [context.python, "-I", "-S", script, attempt.dir],
-            environ,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 2, errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            ],
-        )
-    except OSError as exc:
-        context.log("attempt %s: nothing is captured: %s" % (attempt.id, exc))
+    if not context.collectors.start(attempt.dir) and not is_collected(attempt):
+        context.log("attempt %s: nothing is captured: its collector cannot be started" % attempt.id)
 
 
 def has_caught_up(attempt: Attempt) -> bool:
@@ -79,21 +65,7 @@ def has_caught_up(attempt: Attempt) -> bool:
 
 def is_collected(attempt: Attempt) -> bool:
     """Tell whether a collector is at work on an attempt."""
-    if attempt.collector and not _reap(attempt):
-        return True
-    path = attempt.path(LOCK)
-    return os.path.exists(path) and files.is_locked(path)
-
-
-def _reap(attempt: Attempt) -> bool:
-    """Take in the end of a collector that this process started; return whether it is gone."""
-    try:
-        gone = os.waitpid(attempt.collector, os.WNOHANG)[0] == attempt.collector
-    except ChildProcessError:
-        gone = True
-    if gone:
-        attempt.collector = 0
-    return gone
+    return files.is_locked(attempt.path(LOCK))
 
 
 def catch_up(context: Context, attempt: Attempt) -> None:

@@ -1,4 +1,4 @@
-"""The collector's script: ``python -I -S LIB/runyard/agent/collector.py ATTEMPT_DIR``, one per attempt.
+"""The collectors' script: ``python -I -S LIB/runyard/agent/collector.py``, one per agent, which forks one per attempt.
 
 The work is in `runyard.agent.collect`, which, unlike a script, Python keeps compiled.
 """
@@ -8,14 +8,11 @@ import sys
 
 
 def main() -> int:
-    """Collect for the attempt whose directory is the argument; return the exit status (see `collect`)."""
+    """Start collectors until standard input ends (see `collect.serve`)."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     from runyard.agent import collect
 
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: collector.py ATTEMPT_DIR\n")
-        return 2
-    return collect.main(os.path.abspath(sys.argv[1]))
+    return collect.serve()
 
 
 if __name__ == "__main__":

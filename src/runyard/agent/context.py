@@ -6,6 +6,7 @@ import os
 import threading
 
 from runyard.agent import environment, slots
+from runyard.agent.collectors import Collectors
 from runyard.agent.gpus import Gpus
 from runyard.agent.link import Links, Target
 from runyard.agent.log import Log
@@ -34,6 +35,7 @@ class Context:
         self.lib = lib
         """Directory of the immutable copy that supervisors run from."""
         self.python = python
+        self.collectors = Collectors(python, lib)
         self.log = Log()
         self.state = State()
         self.links = Links(target)
@@ -52,8 +54,8 @@ class Context:
         """The server's home is this one: no log and no output has to be sent."""
         self.introduced = threading.Event()
         """The server has answered hello."""
-        self.ended: Callable[[Attempt], None] = _nothing
-        """Takes an attempt whose end is known (the reporter)."""
+        self.ended: Callable[..., None] = _nothing
+        """Takes attempts whose end is known (the reporter)."""
         self.launched: Callable[[Attempt], None] = _nothing
         """Hears of an attempt whose program has been launched (the shipper)."""
         self.beat_now: Callable[[], None] = _nothing

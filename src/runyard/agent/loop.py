@@ -131,10 +131,10 @@ class Agent:
             self._exit_status = 70
             self._quit()
 
-    def _ended(self, attempt: Attempt) -> None:
+    def _ended(self, *attempts: Attempt) -> None:
         if self._shipper is not None:
-            self._shipper.flush(attempt)
-        self._reporter.add(attempt)
+            self._shipper.flush(attempts)
+        self._reporter.add(*attempts)
 
     def _look_whether_done(self) -> None:
         shipped = self._shipper is None or self._shipper.idle()

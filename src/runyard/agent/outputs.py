@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from runyard.capture.steps import step_of
 from runyard.capture.steps import type_of as type_of
 from runyard.wire import states
 from runyard.wire.tree import read_manifest
@@ -43,7 +44,9 @@ def _files(top: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
 
 
 def scan(tree: str, manifests: Sequence[tuple[str, str]], limit: int = MAX_OUTPUTS) -> list[dict[str, Any]]:
-    """Return the outputs of a run: ``{"path", "size", "mtime_us", "type"}``, at most ``limit``, in order of path.
+    """Return the outputs of a run, at most ``limit``, in order of path.
+
+    Each is ``{"path", "size", "mtime_us", "type"}``, and ``step`` and ``series`` where its name carries a step.
 
     ``manifests``: (directory below the working tree, ``""`` for itself; manifest) of each piece of frozen code.
     Raises `SnapshotError` when a manifest is damaged.
@@ -58,7 +61,11 @@ def scan(tree: str, manifests: Sequence[tuple[str, str]], limit: int = MAX_OUTPU
             continue
         path = raw.decode("utf-8", "surrogateescape")
         mtime_us = max(states.TIMES_US[0], min(info.st_mtime_ns // 1000, states.TIMES_US[1]))
-        found.append({"path": path, "size": info.st_size, "mtime_us": mtime_us, "type": type_of(path)})
+        output = {"path": path, "size": info.st_size, "mtime_us": mtime_us, "type": type_of(path)}
+        series, step = step_of(path)
+        if step is not None:
+            output.update(step=step, series=series)
+        found.append(output)
         if len(found) >= limit:
             break
     found.sort(key=lambda output: output["path"])

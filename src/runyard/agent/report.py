@@ -38,10 +38,10 @@ class Reporter:
         self.shipper: Shipper | None = None
         """Takes reported attempts of which something has to be sent; None until the agent has been introduced."""
 
-    def add(self, attempt: Attempt) -> None:
-        """Queue an attempt whose end is known."""
+    def add(self, *attempts: Attempt) -> None:
+        """Queue attempts whose end is known."""
         with self._ready:
-            self._queue.append(attempt)
+            self._queue.extend(attempts)
             self._ready.notify()
 
     def run(self) -> None:
@@ -63,9 +63,8 @@ class Reporter:
 
     def _send(self, batch: list[Attempt]) -> list[Attempt]:
         """Report a batch; returns what has to be tried again."""
-        for attempt in batch:
-            if not attempt.flushed and self.shipper is not None:
-                self.shipper.flush(attempt)
+        if self.shipper is not None:
+            self.shipper.flush([attempt for attempt in batch if not attempt.flushed])
         try:
             ready = [attempt for attempt in batch if self._send_outputs(attempt)]
             ends = {"ends": [_end(attempt) for attempt in ready]}

@@ -79,7 +79,7 @@ class Seen(Source):
         return {"linked": self._linked_said, "known": sorted(self._known), "hashed": sorted(self._hashed)}
 
     def restore(self, value: Any) -> None:
-        """Report them no more, but hash what is left."""
+        """Report them no more, and hash what is left."""
         if isinstance(value, dict):
             self._linked_said = bool(value.get("linked"))
             self._hashed = set(value.get("hashed") or [])
@@ -183,17 +183,15 @@ class Seen(Source):
                 reader = self._readers[stream] = spool.StreamReader(self._spool, stream)
             reader.dead = over
             reader.skip_missing()
-            for record in iter(reader.read, []):
-                for part in record:
-                    if part.kind == spool.MESSAGE:
-                        message, _ = spool.parse_message(part.body)
-                        if message["type"] == "data":
-                            self._take(message.get("files") or [], stream)
+            for records in iter(reader.read, []):
+                for record in records:
+                    for message in spool.messages(record, "data"):
+                        self._take(message.get("files"), stream)
 
-    def _take(self, files: list[Any], stream: str) -> None:
-        for item in files:
+    def _take(self, files: Any, stream: str) -> None:
+        for item in files if isinstance(files, list) else []:
             name = item.get("path") if isinstance(item, dict) else None
-            if not isinstance(name, str) or item.get("sha256") or not isinstance(item.get("size"), int):
+            if not isinstance(name, str) or "\0" in name or item.get("sha256") or not isinstance(item.get("size"), int):
                 continue
             if isinstance(item.get("count"), int):
                 self._count(item, stream)

@@ -21,7 +21,7 @@ from runyard.wire.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from runyard.agent.context import Context
     from runyard.agent.state import Attempt
@@ -188,23 +188,25 @@ class Shipper:
                 self._logs[attempt.id] = LogShipper(self._context, attempt)
             return self._logs[attempt.id]
 
-    def flush(self, attempt: Attempt) -> None:
-        """Send what an attempt that has ended has logged, for a moment and if the server is there."""
-        until = time.monotonic() + FLUSH_WITHIN_S
-        spool = self._spool_of(attempt)
-        if not spool.any() and LOG not in self._parts:
-            attempt.flushed = True
-            return
+    def flush(self, attempts: Sequence[Attempt]) -> None:
+        """Send what attempts that have ended have logged, each for a moment and if the server is there."""
         link = Link(self._context.links.target)
-        try:
-            spool.send(link, until, dead=True)
-            if LOG in self._parts:
-                self._log_of(attempt).send(link, until)
-            attempt.flushed = True
-        except (RunyardError, OSError):
-            pass  # the threads try for as long as it takes
-        finally:
-            link.close()
+        for attempt in attempts:
+            until = time.monotonic() + FLUSH_WITHIN_S
+            spool = self._spool_of(attempt)
+            try:
+                if spool.any():
+                    spool.send(link, until, dead=not is_collected(attempt))
+                if LOG in self._parts:
+                    self._log_of(attempt).send(link, until)
+                attempt.flushed = True
+            except FailedError:
+                pass  # the threads try for as long as it takes
+            except UnavailableError:
+                break
+            except (RunyardError, OSError):
+                pass
+        link.close()
 
     def left(self, attempt: Attempt) -> bool:
         """Tell whether anything of an ended attempt may still have to be sent."""

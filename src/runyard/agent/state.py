@@ -54,8 +54,6 @@ class Attempt:
         """Pid and start time of the supervisor, once known."""
         self.flushed = False
         """After its end: what it logged has been sent, so that who sees the end sees all of it."""
-        self.collector = 0
-        """Pid of the collector that this process started, until it is reaped."""
         self.unkilled = ""
         """What of its tree lives on though it was killed; as long as it does, its slots are taken."""
         self.end: dict[str, Any] | None = None

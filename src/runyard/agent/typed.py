@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from runyard.agent.sources import Source
@@ -13,8 +14,20 @@ if TYPE_CHECKING:
 
     from runyard.client.spool import Message, Row
 
+SHELLS = frozenset("sh bash dash zsh ksh fish".split())
 AFTER_S = 5.0
 """By then a Python program has said that it is one."""
+
+
+def is_script(command: list[str]) -> bool:
+    """Tell whether a script of a shell is started, whose arguments are not those of the Python programs that it starts."""
+    return command[0].endswith(".sh") or (os.path.basename(command[0]) in SHELLS and not is_text(command))
+
+
+def is_text(command: list[str]) -> bool:
+    """Tell whether a shell is given its commands as a text (``-c``), which says nothing of parameters."""
+    options = [word for word in command[1:2] if word.startswith("-") and not word.startswith("--")]
+    return os.path.basename(command[0]) in SHELLS and any("c" in word for word in options)
 
 
 class Typed(Source):
@@ -33,8 +46,12 @@ class Typed(Source):
         if self._done or not (over or time.monotonic() >= self._due):
             return [], []
         self._done = True
-        values = {} if self._is_hooked() else parse_command(self._command)
-        message = {"type": "params", "origin": "command", "source": "command line", "values": values}
+        script = is_script(self._command)
+        silent = is_text(self._command) or (self._is_hooked() and not script)
+        values = {} if silent else parse_command(self._command)
+        message = {
+            "type": "params", "origin": "script" if script else "command", "source": "command line", "values": values,
+        }  # fmt: skip
         return [], [(message, b"")] if values else []
 
     def state(self) -> Any:

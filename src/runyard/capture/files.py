@@ -37,9 +37,12 @@ class Open:
         self._open = original
         self._known = known
         self._note = note
+        self._warns = bool(getattr(sys.flags, "warn_default_encoding", 0))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Open a file."""
+        if self._warns and _is_text(args, kwargs):
+            kwargs["encoding"] = io.text_encoding(None, 2)  # warns of the program's line, and not of ours
         try:
             opened = self._open(*args, **kwargs)
         except BaseException as exc:  # our frame is no part of the user's error; before Python 3.11 it cannot be hidden
@@ -73,6 +76,12 @@ class Open:
 
     def __reduce__(self) -> str:
         return "open"  # pickled by its name, as the builtin one
+
+
+def _is_text(args: Any, kwargs: Any) -> bool:
+    """Tell whether a text file is opened without an encoding."""
+    mode = args[1] if len(args) > 1 else kwargs.get("mode", "r")
+    return len(args) < 4 and kwargs.get("encoding") is None and "b" not in str(mode)
 
 
 class Notes:

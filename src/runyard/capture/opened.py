@@ -88,7 +88,7 @@ class Opened:
         place = self._places.get(directory)
         if len(self._known) < MAX_KNOWN:
             self._known.add(name)
-        elif place is not None:
+        elif place is not None or len(self._places) >= MAX_KNOWN:
             self._session.remark("only the first %d files that a process opened are looked at" % MAX_KNOWN)
             return
         if place is None:

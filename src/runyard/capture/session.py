@@ -148,8 +148,8 @@ class Session:
         return self._writer
 
     def _process(self) -> dict[str, Any]:
-        from runyard.capture.program import rank
         from runyard.wire import procs
+        from runyard.wire.ranks import rank
 
         pid = os.getpid()
         return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -83,6 +84,10 @@ def tail(api: Api, run_id: str, lines: int, attempt: int | None) -> tuple[bytes,
         want *= 4
 
 
+def _step(output: dict[str, Any]) -> str:
+    return "-" if output.get("step") is None else str(output["step"])
+
+
 @common.command("outputs", help="List the files that a run wrote.")
 @common.run_argument
 @common.json_option
@@ -93,8 +98,8 @@ def outputs(run: str, as_json: bool) -> int:
     if as_json:
         common.print_json(found)
     elif found:
-        rows = [(text.size(o.get("size")), o.get("type") or "-", o["path"]) for o in found]
-        click.echo(text.table(rows, ("SIZE", "TYPE", "PATH")))
+        rows = [(text.size(o.get("size")), o.get("type") or "-", _step(o), o["path"]) for o in found]
+        click.echo(text.table(rows, ("SIZE", "TYPE", "STEP", "PATH")))
     else:
         text.notice("no outputs")
     return 0

@@ -62,8 +62,11 @@ class SpoolWriter:
         self._fd = -1
         self._offset = self._size = 0
         self._segment = -1
-        self._number = 0
-        self._segment_lost = self._unsaid = 0
+        self._number = self._first = 0
+        """Of the next record, and of the first one of the segment."""
+        self._introduced = False
+        """The first message of the stream is there."""
+        self._segment_lost = self._lost_without = 0
         """Records lost since the segment was begun, which its header says, and while there was none."""
         self._try_at = 0.0
 
@@ -78,31 +81,28 @@ class SpoolWriter:
             if self._busy:
                 self._waiting.append((spool.ROW, (dict(values), step, at or time.time_ns() // 1000)))
                 return
-            self._busy = True
-            offset = self._offset
+            area, fd, offset, number = self._map, self._fd, self._offset, self._number
             try:
+                self._busy = True
                 known = self._shapes.get(tuple(values))
                 if known is None:
                     self._slow_row(values, step, at)
                 else:
                     shape, pack, size = known
                     end = offset + size
-                    area = self._map
                     if area is None or end > self._size:
                         self._slow_row(values, step, at)
                     else:
-                        checked = pack(
-                            self._number, spool.ROW, shape, at or time.time_ns() // 1000, step, *values.values()
-                        )
+                        checked = pack(number, spool.ROW, shape, at or time.time_ns() // 1000, step, *values.values())
                         area[offset + 8 : end] = checked
                         area[offset : offset + 8] = _CHECK(size - 24, _crc(checked))
                         self._offset = end
-                        self._number += 1
+                        self._number = number + 1
+                self._busy = False  # here and not in a `finally`, which an exception could find just begun
             except BaseException:
-                self._settle(offset)
-                raise
-            finally:
                 self._busy = False
+                self._settle(fd, offset, number)
+                raise
             if self._waiting:
                 self._drain()
 
@@ -136,16 +136,14 @@ class SpoolWriter:
             if self._busy:
                 return
             self._drain()
-            if self._unsaid:
-                self._room(spool.RECORD_BYTES)
             self._end_segment()
 
     def forget(self) -> None:
         """Let go of everything without touching the file: after a fork, in the child, it is the parent's."""
         self._map = None
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     # -- with the lock held
 
@@ -163,8 +161,9 @@ class SpoolWriter:
             known = self._shapes.get(names)
             if known is None:
                 known = (self._shape_count, _packer(len(names)), size)
+                if not self._write(spool.SHAPE, known[0], said):
+                    return
                 self._shape_count += 1
-                self._write(spool.SHAPE, known[0], said)
                 self._shapes[names] = known
         elif not self._room(size):
             return
@@ -177,16 +176,16 @@ class SpoolWriter:
             if self._busy:
                 self._waiting.append((kind, body))
                 return
-            self._busy = True
-            offset = self._offset
+            fd, offset, number = self._fd, self._offset, self._number
             try:
+                self._busy = True
                 if self._room(spool.aligned(spool.RECORD_BYTES + len(body))):
                     self._write(kind, 0, body)
-            except BaseException:
-                self._settle(offset)
-                raise
-            finally:
                 self._busy = False
+            except BaseException:
+                self._busy = False
+                self._settle(fd, offset, number)
+                raise
             self._drain()
 
     def _drain(self) -> None:
@@ -198,17 +197,27 @@ class SpoolWriter:
             else:
                 self._put(kind, value)
 
-    def _settle(self, offset: int) -> None:
-        """After an exception in the middle of a record: a record that is whole counts, whoever may have read it."""
-        area = self._map
-        if area is not None and offset == self._offset:
-            found = spool.record_at(area, offset, self._size)
-            if found is not None and found.number == self._number:
-                self._offset = found.end
-                self._number += 1
+    def _settle(self, fd: int, offset: int, number: int) -> None:
+        """After an exception in the middle of a call: records that are whole count, whoever may have read them.
 
-    def _write(self, kind: int, shape: int, body: bytes) -> None:
-        """Write a record for which there is room."""
+        ``fd, offset, number``: where the call began.
+        """
+        if self._fd < 0:
+            return
+        if self._fd != fd:  # a segment was begun meanwhile
+            offset, number = spool.HEADER_BYTES, self._first
+        found: Any = self._map
+        if found is None:
+            found = bytes(offset) + os.pread(self._fd, max(0, self._size - offset), offset)
+        while True:
+            record = spool.record_at(found, offset, len(found))
+            if record is None or record.number != number:
+                break
+            offset, number = record.end, number + 1
+        self._offset, self._number = offset, number
+
+    def _write(self, kind: int, shape: int, body: bytes) -> bool:
+        """Write a record for which there is room; False when the disk has none."""
         raw = spool.record(self._number, kind, shape, body)
         end = self._offset + spool.aligned(len(raw))
         if self._map is not None:
@@ -219,9 +228,10 @@ class SpoolWriter:
                 _write_all(self._fd, raw.ljust(end - self._offset, b"\0"), self._offset)
             except OSError as exc:
                 self._lose(exc)
-                return
+                return False
         self._offset = end
         self._number += 1
+        return True
 
     def _room(self, size: int) -> bool:
         """Make sure that a record of that size fits; False when it cannot be kept."""
@@ -233,47 +243,53 @@ class SpoolWriter:
         return self._open_segment(size)
 
     def _open_segment(self, size: int) -> bool:
+        """Begin a segment; False when the disk is full. It has its name once it is whole, and ends the one before."""
         wanted = max(spool.SEGMENT_BYTES, spool.HEADER_BYTES + size + 4096)
         path = os.path.join(self.directory, spool.segment_name(self.stream, self._segment + 1))
+        self._first = self._number
         fd = -1
         try:
             os.makedirs(self.directory, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = os.open(path + ".new", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             area = _map(fd, wanted, self.directory)
             start = spool.header(self.stream, self._segment + 1, self._number)
             if area is None:
                 _write_all(fd, start, 0)
             else:
                 area[: len(start)] = start
-        except OSError as exc:
+            os.rename(path + ".new", path)
+        except BaseException as exc:
             if fd >= 0:
                 os.close(fd)
                 try:
-                    os.unlink(path)
+                    os.unlink(path + ".new")
                 except OSError:
                     pass
+            if not isinstance(exc, OSError):
+                self._size = 0  # it may have its name already, and what a reader takes for ended must not be written on
+                raise
             self._lose(exc)
             return False
-        self._end_segment()
-        self._fd, self._map = fd, area
-        self._segment += 1
-        self._offset, self._size = spool.HEADER_BYTES, wanted
-        self._segment_lost = 0
-        self._try_at = 0.0
-        self._shapes.clear()
-        if self._segment == 0:
-            self._write(spool.MESSAGE, 0, spool.message_body(_timed(self._process)))
-        if self._begin is not None and self._segment:
-            self._begin(self)
-        self._say_lost()
+        try:
+            self._end_segment()
+            self._segment += 1
+            self._map, self._fd, self._offset, self._size = area, fd, spool.HEADER_BYTES, wanted
+            self._segment_lost = 0
+            self._try_at = 0.0
+            self._shapes.clear()
+            self._begin_segment()
+        except BaseException:
+            self._map, self._fd, self._size = area, fd, wanted
+            self._settle(-1, 0, 0)
+            self._size = 0  # so that another one is begun
+            raise
         return self._offset + size <= self._size or self._open_segment(size)
 
-    def _say_lost(self) -> None:
-        """Say what was lost before there was any segment whose header could have counted it."""
-        if self._unsaid:
-            message = {"type": "missing", "records": self._unsaid, "why": "disk full"}
-            self._unsaid = 0
-            self._write(spool.MESSAGE, 0, spool.message_body(_timed(message)))
+    def _begin_segment(self) -> None:
+        if not self._introduced:
+            self._introduced = self._write(spool.MESSAGE, 0, spool.message_body(_timed(self._process)))
+        elif self._begin is not None:
+            self._begin(self)
 
     def _end_segment(self) -> None:
         if self._fd < 0:
@@ -281,24 +297,25 @@ class SpoolWriter:
         if self._map is not None:
             self._map.close()
             self._map = None
+        fd, self._fd, self._size = self._fd, -1, 0
         try:
-            os.ftruncate(self._fd, self._offset)
+            os.ftruncate(fd, self._offset)
         except OSError:
             pass  # it stays longer than needed; zeros end it
-        os.close(self._fd)
-        self._fd, self._size = -1, 0
+        os.close(fd)
 
     def _lose(self, exc: OSError | None) -> None:
         self.lost += 1
         self._try_at = time.monotonic() + RETRY_S
-        if self._fd < 0:
-            self._unsaid += 1
-        else:
-            self._segment_lost += 1
-            try:
+        try:
+            if self._fd < 0:
+                self._lost_without += 1
+                _set_length(os.path.join(self.directory, self.stream + spool.LOST_FILE), self._lost_without)
+            else:
+                self._segment_lost += 1
                 os.pwrite(self._fd, spool.LOST.pack(self._segment_lost), spool.LOST_AT)
-            except OSError:
-                pass
+        except OSError:
+            pass
         if self._warn is not None and exc is not None:
             warn, self._warn = self._warn, None
             warn("%s; what is logged now is lost, and counted, until there is room" % (exc.strerror or exc))
@@ -326,6 +343,15 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
+
+
+def _set_length(path: str, length: int) -> None:
+    """Make a file as long as that, without a byte in it: on a full disk there may still be room for its name."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, length)
+    finally:
+        os.close(fd)
 
 
 def _map(fd: int, size: int, directory: str) -> mmap.mmap | None:

@@ -12,8 +12,7 @@ from starlette.responses import Response
 from runyard.server.auth import AGENTS, OWNERS
 from runyard.server.context import Ctx, Who
 from runyard.server.replies import JsonReply
-from runyard.server.shapes import Drain, Heartbeat, Hello, OwnRun, Poll
-from runyard.wire.errors import InvalidError
+from runyard.server.shapes import Drain, Heartbeat, Hello, OwnRuns, Poll
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 Agent = Annotated[str, Path(pattern="^[A-Za-z0-9._-]{1,100}$")]
@@ -31,13 +30,13 @@ def post_heartbeat(agent: Agent, body: Heartbeat, ctx: Ctx) -> Response:
     return JsonReply(ctx.yard.heartbeat(agent, body.model_dump(exclude_unset=True)))
 
 
-@router.put("/{agent}/runs/{run_id}", openapi_extra=AGENTS, summary="Take in a run that a program began by itself")
-def put_own_run(agent: Agent, run_id: str, body: OwnRun, ctx: Ctx) -> Response:
-    """Its assignment, as a poll would bring it; the program is running already. Repeating it changes nothing."""
-    if body.run.id != run_id:
-        raise InvalidError(f"the address names run {run_id}, the body run {body.run.id}")
-    spec = {"tags": [], **body.run.model_dump(exclude_unset=True)}
-    return JsonReply(ctx.yard.begin_own(agent, spec, body.started_us))
+@router.post("/{agent}/runs", openapi_extra=AGENTS, summary="Take in runs that programs began by themselves")
+def post_own_runs(agent: Agent, body: OwnRuns, ctx: Ctx) -> Response:
+    """Their assignments, as a poll would bring them, without the specs; the programs are running already.
+
+    Repeating it changes nothing.
+    """
+    return JsonReply({"assign": ctx.yard.begin_own(agent, body.model_dump(exclude_unset=True)["runs"])})
 
 
 @router.post("/{agent}/drain", openapi_extra=OWNERS, summary="Let an agent take nothing new and end when idle")

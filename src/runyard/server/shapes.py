@@ -208,6 +208,12 @@ class OwnRun(Body):
     started_us: Annotated[int, Field(ge=0, description="microseconds since 1970 UTC")]
 
 
+class OwnRuns(Body):
+    """Runs that programs of a host began by themselves."""
+
+    runs: Annotated[list[OwnRun], Field(min_length=1)]
+
+
 class Changes(Body):
     """What can be changed on a run; at least one."""
 
@@ -413,6 +419,8 @@ class Output(Agentish):
     size: Count
     mtime_us: Annotated[int, Field(ge=TIMES_US[0], le=TIMES_US[1])]
     type: Text = ""
+    step: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    series: Text | None = None
 
 
 class Outputs(Agentish):

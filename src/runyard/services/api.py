@@ -110,8 +110,8 @@ class YardService(Protocol):
         """Let an agent take nothing new, and end once all that it has is reported; it is over when it says hello again."""
         ...
 
-    def begin_own(self, agent: str, spec: Json, started_us: int) -> Json:
-        """Take in a run that a program on an agent's host began by itself; return its assignment."""
+    def begin_own(self, agent: str, begun: Sequence[Json]) -> list[Json]:
+        """Take in runs that programs on an agent's host began by themselves; return their assignments."""
         ...
 
     def phase(self, attempt: str, epoch: int, phase: str) -> Json: ...

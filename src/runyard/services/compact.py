@@ -6,7 +6,7 @@ counter carries), so each point is written again a logarithmic number of times, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from runyard.services.context import Context
@@ -18,6 +18,8 @@ LOOSE_MAX = 64
 """Blocks as they arrived that a run may have while it goes on."""
 AT_ONCE = 256
 """Blocks as they arrived that one transaction replaces."""
+TOGETHER = 16
+"""Runs that one transaction compacts: nobody else can write for so long."""
 ENDED_FOR_US = 2_000_000
 ROWS_MAX = 1 << 16
 """Rows of a block of one metric."""
@@ -30,6 +32,8 @@ class Plan(NamedTuple):
     added: list[tuple[int, int, int, bytes]]
     """Attempt, name, rows, data."""
     removed: list[int]
+    loose: int
+    """How many of those are as they arrived."""
 
 
 def compact(context: Context, stop: Callable[[], bool]) -> int:
@@ -37,31 +41,45 @@ def compact(context: Context, stop: Callable[[], bool]) -> int:
     with context.db.read() as connection:
         before = context.clock.now_us(connection) - ENDED_FOR_US
         due = metrics.where_loose(connection, LOOSE_MAX, before, RUNS)
-    done = 0
     for run_seq in due:
-        if stop():
-            break
         context.loose_blocks.pop(run_seq, None)
-        compact_run(context, run_seq)
-        done += 1
-    return done
+    return compact_runs(context, due, stop)
 
 
-def compact_run(context: Context, run_seq: int) -> None:
-    """Compact all blocks of a run that have just arrived. What takes time is done before the transaction."""
-    while True:
+def compact_runs(context: Context, due: Sequence[int], stop: Callable[[], bool] = lambda: False) -> int:
+    """Compact all blocks of runs that have just arrived; return how many runs are done.
+
+    What takes time is done before the transactions, each of which takes in as many small runs as fit.
+    """
+    left = list(due)
+    while left and not stop():
         with context.db.read() as connection:
-            plan = _plan(connection, run_seq)
-        if plan is None:
-            return
-        context.db.write(lambda connection, plan=plan: _carry_out(connection, run_seq, plan))  # type: ignore[misc]
+            plans = _next_plans(connection, left)
+        if plans:
+            context.db.write(lambda connection, plans=plans: _carry_out(connection, plans))  # type: ignore[misc]
+    return len(due) - len(left)
 
 
-def _carry_out(connection: Connection, run_seq: int, plan: Plan) -> None:
-    tracked.lock(connection, run_seq)
-    for attempt in {item[0] for item in plan.added}:
-        metrics.add_blocks(connection, run_seq, attempt, [item[1:] for item in plan.added if item[0] == attempt])
-    metrics.remove_blocks(connection, plan.removed)
+def _next_plans(connection: Connection, left: list[int]) -> list[tuple[int, Plan]]:
+    """Return what one transaction is to do; runs of which nothing is left then go from the list."""
+    plans: list[tuple[int, Plan]] = []
+    size = 0
+    while left and size < AT_ONCE and len(plans) < TOGETHER:
+        plan = _plan(connection, left[0])
+        if plan is not None:
+            plans.append((left[0], plan))
+            size += plan.loose
+        if plan is None or plan.loose < AT_ONCE:
+            del left[0]
+    return plans
+
+
+def _carry_out(connection: Connection, plans: Sequence[tuple[int, Plan]]) -> None:
+    for run_seq, plan in plans:
+        tracked.lock(connection, run_seq)
+        for attempt in {item[0] for item in plan.added}:
+            metrics.add_blocks(connection, run_seq, attempt, [item[1:] for item in plan.added if item[0] == attempt])
+    metrics.remove_blocks(connection, [block_id for _, plan in plans for block_id in plan.removed])
 
 
 def _plan(connection: Connection, run_seq: int) -> Plan | None:
@@ -75,7 +93,7 @@ def _plan(connection: Connection, run_seq: int) -> Plan | None:
         found = by_attempt.setdefault(row.attempt, {})
         for name_id, points in zip(block.names, block.points, strict=True):
             found.setdefault(name_id, []).append(points)
-    plan = Plan([], [row.id for row in loose])
+    plan = Plan([], [row.id for row in loose], len(loose))
     for attempt, found in by_attempt.items():
         sizes = metrics.chunk_sizes(connection, run_seq, attempt, found)
         for name_id, parts in found.items():

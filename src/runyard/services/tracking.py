@@ -13,7 +13,7 @@ from runyard.services import files, ingest, series
 from runyard.services.api import Actor, Json, Series
 from runyard.services.context import Context
 from runyard.services.find import find_run
-from runyard.services.messages import media_path
+from runyard.services.messages import UNDER, media_path
 from runyard.services.views import base_dir, iso
 from runyard.store import metrics, names, runs, tracked
 from runyard.store.database import Connection
@@ -58,7 +58,9 @@ def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], wh
                 name[len(SYSTEM) :]: summary_json(item) for name, item in measured if name.startswith(SYSTEM)
             }
             value["data"] = _data(connection, row, data.get(row.seq, ()))
-            value["capture"] = extra.capture if extra is not None else None
+            capture = dict(extra.capture or {}) if extra is not None else {}
+            capture.pop(UNDER, None)
+            value["capture"] = capture or None
 
 
 def summary_json(item: Summary) -> Json:

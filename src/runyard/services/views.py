@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runyard.services.api import Json
@@ -37,9 +37,9 @@ def runs_json(context: Context, connection: Connection, rows: Sequence[Any], wit
     names = hosts.names(connection)
     values = [run_json(context, row, tags.get(row.id, []), tries.get(row.id, []), names) for row in found]
     if with_outputs:
-        files = outputs.of_runs(connection, ids)
+        files, steps = outputs.of_runs(connection, ids), outputs.steps(connection, ids)
         for value in values:
-            value["outputs"] = [output_json(output) for output in files.get(value["id"], [])]
+            value["outputs"] = outputs_json(files.get(value["id"], []), steps.get(value["id"], {}))
     return values
 
 
@@ -123,6 +123,18 @@ def attempt_json(row: Any, names: dict[str, str]) -> Json:
     }
 
 
+def outputs_json(rows: Sequence[Any], steps: Mapping[str, int]) -> list[Json]:
+    """Return the outputs of a run; ``steps``: those that it has named itself, by path of a file or directory."""
+    found = [output_json(row) for row in rows]
+    for value in found if steps else ():
+        path = value["path"]
+        while path and path not in steps:
+            path = path.rpartition("/")[0]
+        if path:
+            value["step"] = steps[path]
+    return found
+
+
 def output_json(row: Any) -> Json:
     """Return one output."""
     return {
@@ -132,6 +144,8 @@ def output_json(row: Any) -> Json:
         "type": row.type,
         "modified_at": iso(row.mtime),
         "attempt": row.attempt_id,
+        "step": row.step,
+        "series": row.series,
     }
 
 

@@ -217,7 +217,8 @@ class Yard(Tracking):
         """Return the outputs of a run."""
         with self.context.db.read() as connection:
             run_id = find_run(connection, ref, actor).id
-            return [views.output_json(row) for row in outputs.of_runs(connection, [run_id]).get(run_id, [])]
+            rows = outputs.of_runs(connection, [run_id]).get(run_id, [])
+            return views.outputs_json(rows, outputs.steps(connection, [run_id]).get(run_id, {}))
 
     def log_place(self, ref: str, attempt: int | None, actor: Actor) -> LogPlace:
         """Return the path of a log, and whether no more will come."""
@@ -297,9 +298,9 @@ class Yard(Tracking):
         answer: Json = self._change(lambda c: lease.drain(c, agent, on))
         return answer
 
-    def begin_own(self, agent: str, spec: Json, started_us: int) -> Json:
-        """Take in a run that a program began by itself."""
-        found: Json = self._change(lambda c: own.begin(c, agent, spec, started_us))
+    def begin_own(self, agent: str, begun: Sequence[Json]) -> list[Json]:
+        """Take in runs that programs began by themselves."""
+        found: list[Json] = self._change(lambda c: own.begin(c, agent, begun))
         return found
 
     def phase(self, attempt: str, epoch: int, phase: str) -> Json:

@@ -192,8 +192,11 @@ class _Writer:
         answers: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             with self._engine.begin() as connection:
-                for work, future in jobs:
-                    answers.append((future, *_attempt(connection, work)))
+                if len(jobs) == 1:  # what it raises rolls back the transaction, of which there is nothing else
+                    answers.append((jobs[0][1], jobs[0][0](connection), None))
+                else:
+                    for work, future in jobs:
+                        answers.append((future, *_attempt(connection, work)))
         except BaseException as exc:  # noqa: BLE001 - handed to the callers that wait, none may be left waiting
             for _, future in jobs:
                 future.set_exception(exc)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from runyard.store.bulk import insert_rows
 from runyard.store.runs import chunks
-from runyard.store.tables import outputs
+from runyard.store.tables import output_steps, outputs
 from runyard.store.types import escape
 
 
@@ -29,7 +29,28 @@ def of_runs(connection: Connection, ids: Collection[str]) -> dict[str, list[Row[
     return found
 
 
-_INSERTED = ("run_id", "path_hash", "path", "attempt_id", "size", "mtime", "type", "place")
+def steps(connection: Connection, ids: Collection[str]) -> dict[str, dict[str, int]]:
+    """Return the steps that runs have named themselves: by run, by the path of an output or of a directory of them."""
+    found: dict[str, dict[str, int]] = {}
+    for some in chunks(ids):
+        query = select(output_steps.c.run_id, output_steps.c.path, output_steps.c.step)
+        for run_id, path, step in connection.execute(query.where(output_steps.c.run_id.in_(some))):
+            found.setdefault(run_id, {})[path] = step
+    return found
+
+
+def set_steps(connection: Connection, run_id: str, wanted: Mapping[str, int]) -> None:
+    """Remember the steps of outputs, by path, which may not be known yet."""
+    keys = [path_hash(path) for path in wanted]
+    for some in chunks(keys):
+        connection.execute(
+            delete(output_steps).where(output_steps.c.run_id == run_id, output_steps.c.path_hash.in_(some))
+        )
+    rows = [(run_id, key, escape(path), step) for key, (path, step) in zip(keys, wanted.items(), strict=True)]
+    insert_rows(connection, output_steps, ("run_id", "path_hash", "path", "step"), rows)
+
+
+_INSERTED = ("run_id", "path_hash", "path", "attempt_id", "size", "mtime", "type", "place", "step", "series")
 _OF_PATH = (outputs.c.run_id == bindparam("of"), outputs.c.path_hash == bindparam("key"))
 _CHANGE = (
     update(outputs)
@@ -45,7 +66,7 @@ _REMOVE = delete(outputs).where(*_OF_PATH)
 def save(
     connection: Connection, run_id: str, attempt_id: str, found: Sequence[dict[str, Any]], place: str
 ) -> list[str]:
-    """Make the outputs of a run what was found (``path, size, mtime_us, type``); return paths that are new or changed."""
+    """Make the outputs of a run what was found (of `agent.outputs.scan`); return paths that are new or changed."""
     have = {row.path: row for row in of_runs(connection, [run_id]).get(run_id, [])}
     fresh, new, changed = [], [], []
     for path, item in {item["path"]: item for item in found}.items():
@@ -53,7 +74,7 @@ def save(
         if old is None:
             fresh.append(path)
             new.append((run_id, path_hash(path), escape(path), attempt_id, item["size"], item["mtime_us"], item["type"],
-                        place))  # fmt: skip
+                        place, item.get("step"), escape(item["series"]) if item.get("series") else None))  # fmt: skip
         elif (old.size, old.mtime) != (item["size"], item["mtime_us"]):
             changed.append((path, item))
     insert_rows(connection, outputs, _INSERTED, new)

@@ -165,6 +165,18 @@ def assign(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     _ASSIGN.run(connection, rows)
 
 
+_START = Update(
+    "UPDATE runs SET state = 'running', ready = 0, epoch = 1, attempts = 1, attempt_id = :attempt, host_id = :host, "
+    "started_at = :started WHERE id = :id",
+    numbers=("started",),
+)
+
+
+def start_many(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Let new runs be running: ``id, attempt, host, started``."""
+    _START.run(connection, rows)
+
+
 _END = Update(
     "UPDATE runs SET state = :state, ready = 0, ended_at = :ended_at, exit_code = :exit_code, signal = :signal, "
     "reason = :reason, origin = :origin, end_detail = :end_detail, failures = :failures, losses = :losses WHERE id = :id",

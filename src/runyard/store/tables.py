@@ -230,7 +230,19 @@ outputs = Table(
     Column("type", Word(128), nullable=False),
     Column("sha256", Word(64)),
     Column("place", Word(16), nullable=False, comment="home: below the run's directory; agent: not here yet"),
+    Column("step", BigInt, comment="as its name says; NULL: it does not"),
+    Column("series", Name, comment="of one with a step: its path without that, alike for all steps"),
     Index("ix_outputs_unhashed", "sha256", "place"),
+)
+
+output_steps = Table(
+    "output_steps",
+    metadata,
+    Column("run_id", Word(12), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("path_hash", Word(64), primary_key=True, comment="SHA-256 of the path's bytes"),
+    Column("path", Name, nullable=False),
+    Column("step", BigInt, nullable=False),
+    comment="Steps of outputs, or of directories of them, that a run has named itself; they go over those of the names.",
 )
 
 environments = Table(

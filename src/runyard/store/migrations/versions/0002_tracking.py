@@ -195,6 +195,25 @@ def upgrade() -> None:
         comment="How far each stream of each attempt has been taken in.",
         if_not_exists=True,
     )
+    op.create_table(
+        "output_steps",
+        sa.Column("run_id", types.Word(length=12), nullable=False),
+        sa.Column("path_hash", types.Word(length=64), nullable=False, comment="SHA-256 of the path's bytes"),
+        sa.Column("path", types.Name(), nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_output_steps_run_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("run_id", "path_hash", name=op.f("pk_output_steps")),
+        comment=(
+            "Steps of outputs, or of directories of them, that a run has named itself; they go over those of the names."
+        ),
+        if_not_exists=True,
+    )
+    step = sa.Column("step", sa.BigInteger(), nullable=True, comment="as its name says; NULL: it does not")
+    _add_column(step, "outputs")
+    series: sa.Column[Any] = sa.Column(
+        "series", types.Name(), nullable=True, comment="of one with a step: its path without that, alike for all steps"
+    )
+    _add_column(series, "outputs")
     _add_column(
         sa.Column(
             "code_commit", types.Name(), nullable=True, comment="what the tree was based on, from the spec's snapshot"
@@ -210,10 +229,10 @@ def upgrade() -> None:
     )
 
 
-def _add_column(column: sa.Column[Any]) -> None:
-    have = {found["name"] for found in sa.inspect(op.get_bind()).get_columns("runs")}
+def _add_column(column: sa.Column[Any], table: str = "runs") -> None:
+    have = {found["name"] for found in sa.inspect(op.get_bind()).get_columns(table)}
     if column.name not in have:
-        op.add_column("runs", column)
+        op.add_column(table, column)
 
 
 def _fill_code() -> None:
