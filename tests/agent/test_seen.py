@@ -84,6 +84,23 @@ def test_a_collector_that_is_started_again_hashes_what_the_one_before_has_not(st
     assert files_of(third.turn(True)) == {}
 
 
+def test_what_is_linked_is_fingerprinted_if_it_is_read(stage: Stage) -> None:
+    outside = stage.top / "outside"
+    for name in ("train", "test"):
+        (outside / name).mkdir(parents=True)
+        for number in range(120):
+            (outside / name / f"{number}.png").write_text("1")
+        (outside / f"{name}.npz").write_text("1")
+    for name in ("train", "test", "train.npz", "test.npz"):
+        stage.links.append({"path": name, "target": str(outside / name), "why": "found"})
+        os.symlink(outside / name, stage.tree / name)
+    stage.say({"path": "train", "count": 120, "size": 120, "via": "open"})
+    stage.say({"path": "train.npz", "size": 1, "mtime_us": 1, "via": "open"})
+    found = files_of(stage.collector().turn(True))
+    assert {name for name, item in found.items() if item.get("sha256")} == {"train", "train.npz"}
+    assert set(found) == {"train", "test", "train.npz", "test.npz"}
+
+
 def test_many_files_of_a_directory_that_several_processes_read_are_the_directory(stage: Stage) -> None:
     said = [stage.write(f"images/{number}.png") for number in range(120)]
     for part in range(4):
