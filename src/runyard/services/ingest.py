@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from runyard.services.api import Json
 from runyard.services.compact import LOOSE_MAX
 from runyard.services.context import Change, Context, change
-from runyard.services.messages import Messages, keep_attachments, read_config
+from runyard.services.messages import BAD_NAME, Messages, keep_attachments, read_config
 from runyard.services.series import points_of
 from runyard.store import attempts, blocks, metrics, names, runs, tracked
 from runyard.store.blocks import MAX_COLUMNS
@@ -78,6 +78,7 @@ def append(context: Context, attempt_id: str, stream: str, first: int, data: byt
         if batch.next == here:
             return here
         ids = _intern(context, batch)
+        batch.messages.extend(_unnamed(batch.rows, ids))
         encoded = _encode(batch.rows, attempt.number, ids)
         keep_attachments(context, run, batch.messages)
         done, row = _store(context, attempt, run, stream, here, batch, encoded, ids)
@@ -218,7 +219,16 @@ def _intern(context: Context, batch: Batch) -> dict[str, int]:
     wanted = {name for rows in batch.rows for name in rows.names}
     for message, _ in batch.messages:
         wanted.update(Messages.names_in(message))
-    return context.names.get(context.db, {name for name in wanted if len(name) <= names.MAX_LENGTH})
+    return context.names.get(context.db, {name for name in wanted if 0 < len(name) <= names.MAX_LENGTH})
+
+
+def _unnamed(batch: list[Rows], ids: dict[str, int]) -> list[tuple[Json, bytes]]:
+    """Return what is said of columns whose names cannot be taken."""
+    said = {name: 0 for rows in batch for name in rows.names if name not in ids}
+    for rows in batch:
+        for name in said.keys() & rows.names:
+            said[name] += len(rows.steps)
+    return [({"type": "refused", "name": name, "why": BAD_NAME, "count": count}, b"") for name, count in said.items()]
 
 
 def _encode(batch: list[Rows], attempt: int, ids: dict[str, int]) -> Encoded:

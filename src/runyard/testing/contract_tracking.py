@@ -14,6 +14,7 @@ from runyard.testing.contract_files import started
 from runyard.testing.contract_lease import replaced
 from runyard.testing.spooled import START_US, Spooled
 from runyard.testing.stage import ME, Stage
+from runyard.wire import spool
 from runyard.wire.errors import ConflictError, InvalidError, NotFoundError
 
 ODD_NAMES = ["val/acc", "naïve 🧪", "a b", "'\"\\;--", "x" * 1000, "CASE", "case", "tab\t", "\u0000zero", "\ud800"]
@@ -152,6 +153,46 @@ class TrackingContract:
             **{name: float(number) for number, name in enumerate(ODD_NAMES)}, "kept": 2.0
         }  # fmt: skip
         assert run["params"] == {name: name for name in ODD_NAMES}
+
+    def test_names_that_cannot_be_taken_are_said(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream, long = Spooled(), "y" * 1001
+        for step in range(3):
+            stream.row({long: 1.0, "": 2.0, "kept": 3.0}, step)
+        stream.message("params", values={long: 1, "": 2, "kept": 3}, origin="call")
+        stream.message("summary", values={long: 1, "": 2, "best": 3})
+        stream.message("media", b"x", name="", kind="text", format="txt")
+        stream.send(stage.yard, attempt)
+        run = stage.run(run_id)
+        assert set(run["metrics"]) == {"kept", "best"}
+        assert run["params"] == {"kept": 3}
+        refused = {item["name"]: (item["count"], item["why"]) for item in run["capture"]["refused"]}
+        why = "a name has 1 to 1000 characters"
+        assert refused == {long[:1000]: (5, why), "": (6, why)}
+
+    def test_what_is_missing_is_added_up(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        for records in (3, 4, math.nan, -1, 10**400, "5", True):
+            stream.message("missing", records=records, why="disk full")
+        stream.send(stage.yard, attempt, 0, 1)
+        stream.send(stage.yard, attempt, 1)
+        assert stage.run(run_id)["capture"]["missing"] == 7
+
+    @pytest.mark.parametrize("depth", [90, 300, 480, 900, 5000])
+    @pytest.mark.parametrize("kind", ["list", "dict"])
+    def test_what_is_nested_deeply_is_taken_or_refused(self, stage: Stage, depth: int, kind: str) -> None:
+        run_id, _, attempt = started(stage)
+        start, end = ("[", "]") if kind == "list" else ('{"a":', "}")
+        text = '{"type":"params","origin":"call","values":{"x":%s1%s}}' % (start * depth, end * depth)
+        stream = Spooled()
+        stream.records.append(spool.record(0, spool.MESSAGE, 0, struct.pack("<I", len(text)) + text.encode()))
+        if depth < spool.MAX_DEPTH:
+            stream.send(stage.yard, attempt)
+            assert len(stage.run(run_id)["params"]) == 1
+        else:
+            with pytest.raises(InvalidError, match="nested too deeply"):
+                stream.send(stage.yard, attempt)
 
     def test_wide_rows(self, stage: Stage) -> None:
         run_id, agent, attempt = started(stage)

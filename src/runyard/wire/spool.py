@@ -31,6 +31,8 @@ ROW_FIXED = 16
 SHAPE, ROW, MESSAGE, GROUP = 1, 2, 3, 4
 KINDS = frozenset((SHAPE, ROW, MESSAGE, GROUP))
 MAX_RECORD = 1 << 26
+MAX_DEPTH = 100
+"""Of the JSON in a message."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -75,7 +77,42 @@ def parse_message(body: bytes) -> tuple[dict[str, Any], bytes]:
         raise ValueError("a message is nested too deeply") from exc
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         raise ValueError("a message is no object with a type")  # noqa: TRY004 - callers refuse the record, whatever is wrong
+    if body.count(b"[", 4, end) + body.count(b"{", 4, end) > MAX_DEPTH and _is_deep(value):
+        raise ValueError("a message is nested too deeply")
     return value, body[end:]
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether JSON is nested so deeply that those who walk through it might not come back."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (dict, list))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def messages(record: Record, kind: str) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a type in a record, or in the records of a group; what cannot be read is left out."""
+    mark = b'"%s"' % kind.encode("ascii")
+    if record.kind not in (MESSAGE, GROUP) or mark not in record.raw:
+        return
+    try:
+        parts = list(records(record.body)) if record.kind == GROUP else [record]
+    except ValueError:
+        return
+    for part in parts:
+        try:
+            message = parse_message(part.body)[0] if part.kind == MESSAGE else {}
+        except ValueError:
+            continue
+        if message.get("type") == kind:
+            yield message
 
 
 def parse_shape(body: bytes) -> list[str]:
