@@ -18,12 +18,15 @@ from runyard.services.messages import BAD_NAME, Messages, keep_attachments, read
 from runyard.services.series import points_of
 from runyard.store import attempts, blocks, metrics, names, runs, tracked
 from runyard.store.blocks import MAX_COLUMNS
+from runyard.store.database import StatementError
 from runyard.store.metrics import Summary
 from runyard.wire import spool
 from runyard.wire.errors import ConflictError, InvalidError, NotFoundError
 
 T = TypeVar("T")
 TRIES = 10
+MISTAKES = (ArithmeticError, AttributeError, LookupError, RecursionError, StatementError, TypeError, ValueError)
+"""What a message that nobody had thought of may end in. That a database is away is none of these."""
 COMPACT = "compact"
 """Topic: a run has so many blocks that `upkeep` is worth its while."""
 
@@ -81,10 +84,40 @@ def append(context: Context, attempt_id: str, stream: str, first: int, data: byt
         batch.messages.extend(_unnamed(batch.rows, ids))
         encoded = _encode(batch.rows, attempt.number, ids)
         keep_attachments(context, run, batch.messages)
-        done, row = _store(context, attempt, run, stream, here, batch, encoded, ids)
+        try:
+            done, row = _store(context, attempt, run, stream, here, batch, encoded, ids)
+        except MISTAKES:
+            batch = batch._replace(messages=_sifted(context, attempt, run, batch.messages, ids))
+            done, row = _store(context, attempt, run, stream, here, batch, encoded, ids)
         if done:
             return batch.next
     raise ConflictError("somebody else sends the same stream", "send again", next=0 if row is None else int(row.next))
+
+
+def _sifted(
+    context: Context, attempt: Any, run: Any, messages: list[tuple[Json, bytes]], ids: dict[str, int]
+) -> list[tuple[Json, bytes]]:
+    """Try each message alone, and undo it; return them all, those that fail as notes that they were refused."""
+
+    def work(changes: Change) -> list[tuple[Json, bytes]]:
+        kept = tracked.lock(changes.connection, run.seq)
+        found = []
+        for message, content in messages:
+            savepoint = changes.connection.begin_nested()
+            try:
+                said = Messages(changes, run, attempt, ids, kept)
+                said.take(message, content)
+                said.flush()
+                found.append((message, content))
+            except MISTAKES as exc:
+                why = f"the server cannot take it: {type(exc).__name__}: {exc}"
+                found.append(({"type": "refused", "name": message["type"], "why": why}, b""))
+            finally:
+                savepoint.rollback()
+        return found
+
+    sifted: list[tuple[Json, bytes]] = change(context, work)
+    return sifted
 
 
 def _store(

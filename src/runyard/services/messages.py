@@ -227,7 +227,7 @@ class Messages:
             self._data.append(
                 {
                     "path": path, "size": numbers["size"], "mtime": numbers["mtime_us"],
-                    "sha256": _hash(item.get("sha256")), "via": str(item["via"])[:16] if item.get("via") else None,
+                    "sha256": _word(item.get("sha256"), 64), "via": _word(item.get("via")),
                     "files": numbers["files"],
                 }
             )  # fmt: skip
@@ -267,8 +267,9 @@ class Messages:
             refused.append({"name": name, "why": why, "count": count})
 
 
-def _hash(value: Any) -> str | None:
-    return value[:64] if isinstance(value, str) and value.isascii() and value.isprintable() else None
+def _word(value: Any, length: int = 16) -> str | None:
+    """Return a short text as `store.types.Word` takes it, None for what is none."""
+    return value[:length] if isinstance(value, str) and value.isascii() and value.isprintable() else None
 
 
 def _time(message: Json) -> int:

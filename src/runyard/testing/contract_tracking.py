@@ -381,6 +381,18 @@ class TrackingContract:
         assert found["data/train.csv"]["sha256"] == "ab" * 32
         assert found["data/é\udcff"]["sha256"] is None
 
+    def test_words_that_a_database_may_not_hold_are_left_out(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        file = {"size": 1, "mtime_us": 1}
+        for number, odd in enumerate(["\0", "\ud800", "é" * 16, 7, ["open"]]):
+            stream.message("data", files=[{**file, "path": f"{number}.csv", "via": odd, "sha256": odd}])
+        stream.send(stage.yard, attempt)
+        found = stage.run(run_id)["data"]
+        assert [(item["path"], item["via"], item["sha256"]) for item in found] == [
+            (f"{number}.csv", "", None) for number in range(5)
+        ]
+
     def test_it_goes_with_the_run_and_survives_a_restart(self, stage: Stage) -> None:
         run_id, agent, attempt = started(stage)
         stream = Spooled()
