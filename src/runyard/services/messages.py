@@ -6,7 +6,8 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, TypeGuard
 
 from runyard.model.spec import is_tag
 from runyard.services.api import Json
@@ -34,6 +35,11 @@ NAME_MAX = 1000
 BAD_NAME = "a name has 1 to 1000 characters"
 TEXT_MAX = 1000
 """Characters of a sentence for people."""
+VALUES_MAX = 10000
+"""Parameters or results of one message; each is stored with the message's source."""
+PATH_MAX = 4096
+PROGRESS = ("at", "done", "total", "left_s", "source")
+PROCESS = ("at", "writer", "pid", "start", "boot_id", "rank", "python", "program")
 I64 = range(-(1 << 63), 1 << 63)
 
 
@@ -46,6 +52,10 @@ def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def _first(values: Any) -> Iterator[tuple[str, Any]]:
+    return islice(flat(values), VALUES_MAX)
 
 
 def read_config(message: Json) -> list[Json]:
@@ -92,6 +102,10 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and 0 < len(name) <= NAME_MAX
 
 
+def _is_path(path: Any) -> TypeGuard[str]:
+    return isinstance(path, str) and 0 < len(path) <= PATH_MAX
+
+
 def _is_step(step: Any) -> bool:
     return step is None or _is_whole(step)
 
@@ -126,7 +140,7 @@ class Messages:
     def names_in(message: Json) -> set[str]:
         """Return the names of parameters, metrics and media that a message speaks of."""
         if message["type"] in ("params", "summary"):
-            return {name for name, _ in flat(message.get("values"))}
+            return {name for name, _ in _first(message.get("values"))}
         return {message["name"]} if message["type"] == "media" and _is_name(message.get("name")) else set()
 
     def take(self, message: Json, content: bytes) -> None:
@@ -169,21 +183,27 @@ class Messages:
         return self._ranks
 
     def _take_process(self, message: Json, _content: bytes) -> None:
-        self.process = {name: value for name, value in message.items() if name != "type" and _is_plain(value)}
+        self.process = _plain_fields(message, PROCESS)
 
     def _take_params(self, message: Json, _content: bytes) -> None:
-        rank = RANKS.get(str(message.get("origin")), 0)
-        for name, value in flat(message.get("values")):
+        rank, source = RANKS.get(str(message.get("origin")), 0), _text(message.get("source"))
+        for name, value in self._values(message):
             name_id = self._ids.get(name)
             if name_id is None:
                 self._refuse(name, BAD_NAME)
                 continue
             before = self._params.get(name_id)
             if rank >= (before["rank"] if before else self._known().get(name_id, GUESS)):
-                self._params[name_id] = {**_value(value), "rank": rank, "source": str(message.get("source") or "")}
+                self._params[name_id] = {**_value(value), "rank": rank, "source": source}
+
+    def _values(self, message: Json) -> Iterator[tuple[str, Any]]:
+        values = message.get("values")
+        for name, _ in islice(flat(values), VALUES_MAX, VALUES_MAX + 1):
+            self._refuse(name, f"it and what follows it are more than {VALUES_MAX} values at once")
+        return _first(values)
 
     def _take_summary(self, message: Json, _content: bytes) -> None:
-        for name, value in flat(message.get("values")):
+        for name, value in self._values(message):
             number = _number(value)
             if name not in self._ids or number is None:
                 self._refuse(name, "a summary is a number" if name in self._ids else BAD_NAME)
@@ -207,7 +227,7 @@ class Messages:
             {
                 "run_seq": self._run.seq, "attempt": self._attempt.number, "name_id": self._ids[message["name"]],
                 "step": message.get("step"), "at": _time(message), "kind": message["kind"],
-                "format": message["format"], "caption": str(message.get("caption") or ""),
+                "format": message["format"], "caption": _text(message.get("caption")),
                 "sha256": hashlib.sha256(content).hexdigest(), "size": len(content),
             }
         )  # fmt: skip
@@ -216,7 +236,7 @@ class Messages:
         files = message.get("files")
         for item in files if isinstance(files, list) else []:
             path = item.get("path") if isinstance(item, dict) else None
-            if not isinstance(path, str) or not path:
+            if not _is_path(path):
                 continue
             numbers = {name: item.get(name) for name in ("size", "mtime_us", "files")}
             numbers["files"] = numbers["files"] or item.get("count")
@@ -234,11 +254,11 @@ class Messages:
 
     def _take_output(self, message: Json, _content: bytes) -> None:
         path, step = message.get("path"), message.get("step")
-        if isinstance(path, str) and path and step is not None and _is_step(step):
+        if _is_path(path) and step is not None and _is_step(step):
             self._output_steps[path] = step
 
     def _take_progress(self, message: Json, _content: bytes) -> None:
-        self._progress = {name: value for name, value in message.items() if name != "type" and _is_plain(value)}
+        self._progress = _plain_fields(message, PROGRESS)
 
     def _take_capture(self, message: Json, _content: bytes) -> None:
         for name in ("active", "off", "notes"):
@@ -254,7 +274,7 @@ class Messages:
         records = _count(message.get("records"))
         self.missing += records
         self._capture["missing"] = self._capture.get("missing", 0) + records
-        self._capture["missing_why"] = str(message.get("why") or "")[:TEXT_MAX]
+        self._capture["missing_why"] = _text(message.get("why"))
 
     def _refuse(self, name: str, why: str, count: int = 1) -> None:
         refused = self._capture.setdefault("refused", [])
@@ -290,8 +310,23 @@ def _count(value: Any) -> int:
     return int(value) if _is_whole(value) and 0 <= value < 1 << 40 else 0
 
 
+def _text(value: Any) -> str:
+    return value[:TEXT_MAX] if isinstance(value, str) else ""
+
+
+def _plain_fields(message: Json, names: Sequence[str]) -> Json:
+    """Return those of these fields that are text, numbers, true, false or null."""
+    fields = {name: message[name] for name in names if name in message and _is_plain(message[name])}
+    return {name: value[:TEXT_MAX] if isinstance(value, str) else value for name, value in fields.items()}
+
+
 def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (str, int, bool)) or (isinstance(value, float) and math.isfinite(value))
+    return (
+        value is None
+        or isinstance(value, (str, bool))
+        or _is_whole(value)
+        or (isinstance(value, float) and math.isfinite(value))
+    )
 
 
 def _value(value: Any) -> Json:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from runyard.store import tracked
 from runyard.testing.contract_files import started
 from runyard.testing.contract_lease import replaced
 from runyard.testing.spooled import START_US, Spooled
@@ -392,6 +393,36 @@ class TrackingContract:
         assert [(item["path"], item["via"], item["sha256"]) for item in found] == [
             (f"{number}.csv", "", None) for number in range(5)
         ]
+
+    def test_what_is_said_has_bounds(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream, long = Spooled(), "x" * 1_000_000
+        more: dict[str, Any] = {f"more{number}": 1 for number in range(1000)}
+        stream.message("process", writer="sdk", pid=1, program=long, **more)
+        stream.message("params", values={f"p{number}": 1 for number in range(200)}, origin="call", source=long)
+        stream.message("params", values={f"q{number}": 1 for number in range(10_002)}, origin="call")
+        stream.message("media", b"x", name="m", kind="text", format="txt", caption=long)
+        stream.message("progress", done=1, total=10**400, source=long, **more)
+        stream.message("capture", notes=[long])
+        stream.message("refused", name="x", why=long)
+        stream.message("missing", records=1, why=long)
+        stream.message("data", files=[{"path": long, "size": 1, "mtime_us": 1}])
+        stream.message("output", path=long, step=1)
+        stream.send(stage.yard, attempt)
+        run = stage.run(run_id)
+        assert len(run["params"]) == 200 + 10_000
+        assert run["param_sources"]["p7"] == "x" * 1000
+        assert [len(item["caption"]) for item in stage.yard.media(run_id, ME)] == [1000]
+        assert (run["progress"]["done"], len(run["progress"]["source"])) == (1, 1000)
+        assert set(run["progress"]) <= {"at", "done", "total", "left_s", "source"}
+        refused = {item["name"]: len(item["why"]) for item in run["capture"]["refused"]}
+        assert refused.keys() == {"x", "q10000"}
+        assert refused["x"] == len(run["capture"]["notes"][0]) == len(run["capture"]["missing_why"]) == 1000
+        assert run["data"] == []
+        with stage.inner.context.db.read() as connection:
+            row = tracked.find_stream(connection, attempt, stream.stream)
+        assert row is not None
+        assert set(row.process) == {"at", "writer", "pid", "program"}
 
     def test_it_goes_with_the_run_and_survives_a_restart(self, stage: Stage) -> None:
         run_id, agent, attempt = started(stage)
