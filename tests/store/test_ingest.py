@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from sqlalchemy import text
 from runyard.services.messages import Messages
 from runyard.testing.contract_files import started
 from runyard.testing.spooled import Spooled
-from runyard.testing.stage import Stage
+from runyard.testing.stage import ME, Stage
+from runyard.wire.errors import RunyardError
+from runyard.wire.files import write_atomic
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -39,3 +43,48 @@ def test_a_message_that_ends_in_a_mistake_costs_no_other(
     assert run["metrics"]["loss"]["count"] == 1
     assert (run["tags"], run["params"], run["capture"]["missing"]) == (["before"], {"lr": 0.1}, 3)
     assert sum(item["count"] for item in run["capture"]["refused"] if item["name"] == "odd") == 2
+
+
+def test_the_same_medium_from_several_processes_at_once(any_stage: Stage) -> None:
+    run_id, _, attempt = started(any_stage)
+    wrong: list[Exception] = []
+
+    def log(number: int) -> None:
+        stream = Spooled(f"{number:016x}")
+        for step in range(20):
+            stream.message("media", b"%d" % step * 300_000, name="m", step=step, kind="image", format="png")
+        try:
+            for step in range(20):
+                stream.send(any_stage.yard, attempt, step, step + 1)
+        except (RunyardError, OSError) as exc:
+            wrong.append(exc)
+
+    threads = [threading.Thread(target=log, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    for item in any_stage.yard.media(run_id, ME):
+        assert Path(any_stage.inner.media_place(run_id, item["sha256"], ME)).stat().st_size == item["size"]
+
+
+def test_a_file_that_two_threads_write_is_whole(tmp_path: Path) -> None:
+    path, data, wrong = tmp_path / "file", b"x" * 1_000_000, []
+
+    def write() -> None:
+        for _ in range(50):
+            try:
+                write_atomic(str(path), data)
+                if path.stat().st_size != len(data):
+                    wrong.append("short")
+            except OSError as exc:
+                wrong.append(str(exc))
+
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

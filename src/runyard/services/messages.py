@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeGuard
 
@@ -17,7 +18,7 @@ from runyard.services.views import base_dir
 from runyard.store import metrics, outputs, runs, tracked
 from runyard.store.metrics import Summary
 from runyard.store.types import dump_json
-from runyard.wire.files import write_atomic
+from runyard.wire.files import sync_path, write_atomic
 from runyard.wire.paths import RECORDS
 
 RANKS = {"command": -1, "constant": 0, "default": 1, "file": 2, "call": 3, "cli": 4}
@@ -38,6 +39,7 @@ TEXT_MAX = 1000
 VALUES_MAX = 10000
 """Parameters or results of one message; each is stored with the message's source."""
 PATH_MAX = 4096
+SYNCS = 4
 PROGRESS = ("at", "done", "total", "left_s", "source")
 PROCESS = ("at", "writer", "pid", "start", "boot_id", "rank", "python", "program")
 I64 = range(-(1 << 63), 1 << 63)
@@ -74,14 +76,32 @@ def media_path(base: str, sha256: str, form: str) -> str:
 
 
 def keep_attachments(context: Context, run: Any, messages: Sequence[tuple[Json, bytes]]) -> None:
-    """Write the contents of media to files named by their hash, so that repeating it is harmless."""
+    """Write the contents of media to files named by their hash, so that repeating it is harmless.
+
+    They are durable when this returns: what is stored of them after it makes the agent forget them.
+    """
+    places = []
     for message, content in messages:
         if message["type"] != "media" or not _is_medium(message):
             continue
         path = media_path(base_dir(context, run), hashlib.sha256(content).hexdigest(), message["format"])
-        if not os.path.exists(path):
+        if _size(path) != len(content):  # a power loss may have left an empty one
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_atomic(path, content, 0o644)
+        places.append(path)
+    if places:
+        with ThreadPoolExecutor(SYNCS) as pool:  # a disk takes several at once in little more time than one
+            list(pool.map(sync_path, places))
+        directory = os.path.dirname(places[0])
+        sync_path(directory)
+        sync_path(os.path.dirname(directory))
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return None
 
 
 def _is_medium(message: Json) -> bool:

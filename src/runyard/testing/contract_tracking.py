@@ -351,6 +351,17 @@ class TrackingContract:
             stage.inner.media_place(run_id, "0" * 64, ME)
         assert [item["name"] for item in stage.run(run_id)["capture"]["refused"]] == ["evil"]
 
+    def test_a_medium_that_a_power_loss_emptied_is_written_again(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("media", b"content", name="a", step=1, kind="text", format="txt")
+        stream.send(stage.yard, attempt)
+        place = Path(stage.inner.media_place(run_id, stage.yard.media(run_id, ME)[0]["sha256"], ME))
+        place.write_bytes(b"")
+        stream.message("media", b"content", name="a", step=2, kind="text", format="txt")
+        stream.send(stage.yard, attempt, 1)
+        assert place.read_bytes() == b"content"
+
     def test_the_step_that_a_run_names_goes_over_the_one_of_a_name(self, stage: Stage) -> None:
         run_id, _, attempt = started(stage)
         stream = Spooled()
