@@ -358,7 +358,8 @@ def _value(value: Any) -> Json:
     number = _number(value)
     if number is not None and isinstance(value, (int, float)):
         plain = value if math.isfinite(number) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(number, "NaN")
-        return {"kind": "number", "number": number, "head": str(plain)[:HEAD], "value": plain}
+        stored = None if math.isnan(number) else number  # as `store.types.Number` has it
+        return {"kind": "number", "number": stored, "head": str(plain)[:HEAD], "value": plain}
     text = value if isinstance(value, str) else dump_json(_plain(value))
     if len(text) > VALUE_MAX:
         text = text[:VALUE_MAX]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 from typing import Any
 
@@ -11,7 +12,7 @@ from runyard.testing.contract_files import started
 from runyard.testing.contract_lease import replaced
 from runyard.testing.contract_tracking import points
 from runyard.testing.spooled import Spooled
-from runyard.testing.stage import Stage
+from runyard.testing.stage import ME, Stage
 
 
 def metric(stage: Stage, run_id: str, name: str) -> dict[str, Any]:
@@ -83,3 +84,50 @@ class SummariesContract:
             assert found["mean"] == pytest.approx(sum(value for _, value in logged) / len(logged))
             assert (found["last"], found["step"]) == (100.0 + step, step)
         assert [step for step, _ in logged] == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13]
+
+    def test_what_is_no_number_is_one_on_no_database(self, stage: Stage) -> None:
+        runs: dict[str, str] = {}
+        agent = stage.agent()
+        for name, value in (("one", 1.0), ("nan", math.nan), ("five", 5.0), ("inf", math.inf), ("text", "NaN")):
+            runs[stage.submit()] = name
+            attempt, stream = agent.take_and_start(), Spooled()
+            stream.message("params", values={"x": value, "y": value}, origin="call")
+            if name != "text":
+                stream.row({"m": float(value), "both": math.inf}, 0)
+                stream.row({"both": -math.inf}, 1)
+            for number in range(len(stream.records)):
+                stream.send(stage.yard, attempt, number, number + 1)
+            agent.end(attempt)
+
+        def found(query: str, order: str = "run.created") -> list[str]:
+            return [runs[run["id"]] for run in stage.yard.runs({"q": query, "order": order}, ME)["runs"]]
+
+        assert found("params.x > 1") == ["five", "inf"]
+        assert found("params.x < 5") == ["one"]
+        assert found("not params.x > 1") == ["one", "nan", "text"]
+        assert found("params.x != 1") == ["nan", "five", "inf", "text"]
+        assert found("params.x == params.y") == ["one", "five", "inf", "text"]
+        assert found("params.x == inf") == ["inf"]
+        assert found("has(params.x)", "params.x") == ["one", "five", "inf", "text", "nan"]
+        assert found("has(params.x)", "-params.x")[-1] == "nan"
+        assert found("metrics.m.mean > 0") == ["one", "five", "inf"]
+        assert found("metrics.m.mean is nan") == ["nan"]
+        assert found("metrics.both.mean > 0 or metrics.both.mean <= 0") == []
+        assert found("metrics.both.mean is nan") == ["one", "nan", "five", "inf"]
+        assert {run["params"]["x"] for run in stage.yard.runs({}, ME)["runs"]} == {1.0, 5.0, "NaN", "Infinity"}
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_the_mean_of_infinities(self, stage: Stage, together: bool) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        logged = {
+            "both": [math.inf, -math.inf, 4.0], "one": [1.0, math.inf, 2.0], "nan": [math.nan, math.nan, 3.0],
+            "none": [math.nan] * 3,
+        }  # fmt: skip
+        for step in range(3):
+            stream.row({name: values[step] for name, values in logged.items()}, step)
+        here = 0
+        for end in [len(stream.records)] if together else range(1, len(stream.records) + 1):
+            here = stream.send(stage.yard, attempt, here, end)
+        means = {name: item["mean"] for name, item in stage.run(run_id)["metrics"].items()}
+        assert means == {"both": "NaN", "one": "Infinity", "nan": 3.0, "none": "NaN"}
