@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from runyard.services import compact
 from runyard.services.messages import Messages
+from runyard.store import runs
 from runyard.testing.contract_files import started
 from runyard.testing.spooled import Spooled
 from runyard.testing.stage import ME, Stage
@@ -67,6 +69,26 @@ def test_the_same_medium_from_several_processes_at_once(any_stage: Stage) -> Non
     assert wrong == []
     for item in any_stage.yard.media(run_id, ME):
         assert Path(any_stage.inner.media_place(run_id, item["sha256"], ME)).stat().st_size == item["size"]
+
+
+def test_equal_steps_stay_in_order_while_blocks_are_compacted(any_stage: Stage) -> None:
+    run_id, _, attempt = started(any_stage)
+    stream, here, db = Spooled(), 0, any_stage.inner.context.db
+    with db.read() as connection:
+        run = runs.find(connection, run_id)
+    assert run is not None
+    plan = None
+    for part in range(3):
+        for number in range(5):
+            stream.row({"loss": part * 5.0 + number}, 0)
+        here = stream.send(any_stage.yard, attempt, here)
+        if part == 0:
+            with db.read() as connection:
+                plan = compact._plan(connection, run.seq)
+    assert plan is not None
+    db.write(lambda connection: compact._carry_out(connection, run.seq, plan))
+    values = any_stage.yard.series(run_id, "loss", ME, points=0).values
+    assert list(values) == [float(number) for number in range(15)]
 
 
 def test_a_file_that_two_threads_write_is_whole(tmp_path: Path) -> None:

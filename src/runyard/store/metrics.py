@@ -49,9 +49,10 @@ class Summary:
         if self.max is not None and (high[0] is None or self.max >= high[0]):
             high = self.max, self.max_step
         totals = [part.total for part in (self, later) if part.count > part.nans]
-        total = None if not totals or None in totals else sum(totals)
+        numbers = [total for total in totals if total is not None]
         return replace(
-            later, count=self.count + later.count, nans=self.nans + later.nans, total=_number(total),
+            later, count=self.count + later.count, nans=self.nans + later.nans,
+            total=_number(sum(numbers)) if numbers and len(numbers) == len(totals) else None,
             min=low[0], min_step=low[1], max=high[0], max_step=high[1],
             first_at=later.first_at if self.first_at is None else self.first_at,
         )  # fmt: skip
@@ -167,7 +168,8 @@ def blocks_of(
     found: list[Any] = list(connection.execute(loose.order_by(columns.id).limit(limit)))
     if name_id is not None:
         found += connection.execute(query.where(columns.run_seq == run_seq, columns.name_id == name_id))
-    return sorted(found, key=lambda row: (row.attempt, row.id))
+    # What is compacted came before what is not, though its blocks may be younger.
+    return sorted(found, key=lambda row: (row.attempt, row.name_id is None, row.id))
 
 
 def chunk_sizes(

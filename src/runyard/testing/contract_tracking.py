@@ -229,13 +229,28 @@ class TrackingContract:
         for method in ("lttb", "minmax"):
             found = stage.yard.series(run_id, "loss", ME, points=100, method=method)
             assert found.total == 5000
-            assert 90 <= len(found.steps) <= 104
+            assert 90 <= len(found.steps) <= 100
             assert list(found.steps) == sorted(set(found.steps))
             assert (found.steps[0], found.steps[-1]) == (0, 4999)
             assert {100.0, -100.0} <= set(found.values)
         assert len(stage.yard.series(run_id, "loss", ME, points=5000).steps) == 5000
         with pytest.raises(NotFoundError, match="no points"):
             stage.yard.series(run_id, "los", ME)
+
+    @pytest.mark.parametrize("nans", [False, True])
+    def test_never_more_points_than_were_asked_for(self, stage: Stage, nans: bool) -> None:
+        run_id, _, attempt = started(stage)
+        stream, rng = Spooled(), random.Random(1)
+        for step in range(1000):
+            stream.row({"loss": math.nan if nans and step % 3 == 0 else rng.random()}, step)
+        stream.send(stage.yard, attempt)
+        for method in ("lttb", "minmax"):
+            for wanted in (1, 2, 3, 4, 5, 6, 7, 50, 99, 100, 999):
+                steps = list(stage.yard.series(run_id, "loss", ME, points=wanted, method=method).steps)
+                assert (method, wanted, len(steps) <= wanted) == (method, wanted, True)
+                assert steps[-1] == 999
+                assert steps[0] == (0 if wanted > 1 else 999)
+                assert len(steps) >= (wanted - 2) * 2 // 3
 
     def test_a_retry_takes_a_series_over_from_its_first_step(self, stage: Stage) -> None:
         run_id, _, first, other, second = replaced(stage)
