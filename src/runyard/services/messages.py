@@ -357,7 +357,7 @@ def _value(value: Any) -> Json:
         return {"kind": "null", "number": None, "head": "null", "value": None}
     number = _number(value)
     if number is not None and isinstance(value, (int, float)):
-        plain = value if math.isfinite(number) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(number, "NaN")
+        plain = _plain(value)
         stored = None if math.isnan(number) else number  # as `store.types.Number` has it
         return {"kind": "number", "number": stored, "head": str(plain)[:HEAD], "value": plain}
     text = value if isinstance(value, str) else dump_json(_plain(value))
