@@ -51,8 +51,17 @@ class Columns:
         return zip(*self.values.values()) if self.values else iter([()] * self.count)
 
     def kind(self, name: str) -> str:
-        """Return what a column holds: nothing, switch, integer, number, text, or mixed."""
-        return _KINDS.get(frozenset(map(type, self.values[name])) - {type(None)}, MIXED)
+        """Return what a column holds: nothing, switch, integer, number, text, or mixed.
+
+        Whole numbers that 64 bits do not hold, or that beside others would lose digits as floats, are mixed.
+        """
+        found = _KINDS.get(frozenset(map(type, self.values[name])) - {type(None)}, MIXED)
+        if found in (INTEGER, NUMBER):
+            bits = 63 if found == INTEGER else 53
+            whole = [value for value in self.values[name] if type(value) is int]
+            if whole and not -(1 << bits) <= min(whole) <= max(whole) < 1 << bits:
+                return MIXED
+        return found
 
     def without(self, *names: str) -> Columns:
         """Return the same but for some columns."""

@@ -31,7 +31,7 @@ from runyard.model.fields import (
     read,
 )
 from runyard.model.tokens import Token, wrong
-from runyard.model.tree import All, Either, Has, Holds, Not, Query, Words
+from runyard.model.tree import FLOATS_END, All, Either, Has, Holds, Not, Query, Whole, Words
 from runyard.wire.errors import InvalidError
 
 TERMS_MAX = 200
@@ -235,7 +235,7 @@ class _Reader:
         if token.kind == tokens.TEXT:
             return Operand(at, value=tokens.text_of(token))
         if token.kind == tokens.VALUE:
-            return Operand(at, value=float(token.text))
+            return Operand(at, value=_number(token.text))
         if token.text in _CONSTANTS:
             return Operand(at, value=_CONSTANTS[token.text])
         if token.text in (TAGS, DATA):
@@ -319,3 +319,9 @@ def _key(text: str) -> Key:
     if field.space in (TAGS, DATA, ENV):
         raise InvalidError(f"runs cannot be sorted by {field}", "they can by run.*, params.*, metrics.* and code.*")
     return Key(field, text.startswith("-"))
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    exact = text.isdecimal() and FLOATS_END <= number < math.inf
+    return Whole(int(text)) if exact else number
