@@ -67,6 +67,8 @@ class Seen(Source):
         self._counted: dict[str, dict[str, tuple[int, int]]] = {}
         """Directories that stand for what was opened in them: its number and bytes, by stream."""
         self._readers: dict[str, StreamReader] = {}
+        self._own: set[str] = set()
+        """Streams of collectors: what they said is known."""
         self._to_hash: list[tuple[str, str]] = []
         """Name and path of what has to be fingerprinted still."""
         self._hashed: set[str] = set()
@@ -178,6 +180,8 @@ class Seen(Source):
         from runyard.wire import spool
 
         for stream in spool.streams(self._spool):
+            if stream in self._own:
+                continue
             reader = self._readers.get(stream)
             if reader is None:
                 reader = self._readers[stream] = spool.StreamReader(self._spool, stream)
@@ -185,7 +189,9 @@ class Seen(Source):
             reader.skip_missing()
             for records in iter(reader.read, []):
                 for record in records:
-                    for message in spool.messages(record, "data"):
+                    if any(process.get("writer") == "collector" for process in spool.messages(record, "process")):
+                        self._own.add(stream)
+                    for message in () if stream in self._own else spool.messages(record, "data"):
                         self._take(message.get("files"), stream)
 
     def _take(self, files: Any, stream: str) -> None:
