@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ def number(value: Any) -> str:
     """Return a number rounded for reading: five digits."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return "%d" % value if isinstance(value, int) or (value == int(value) and abs(value) < 1e6) else "%.5g" % value
 
 
