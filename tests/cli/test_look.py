@@ -55,6 +55,17 @@ def test_ls_filters(cli: Cli, yard: FakeYard, five: list[str]) -> None:
     assert "states: queued" in wrong.stderr
 
 
+def test_all_that_was_not_taken_is_shown(cli: Cli, yard: FakeYard, five: list[str]) -> None:
+    refused = [{"name": "x%d" % number, "count": number, "why": "no number"} for number in range(1, 31)]
+    yard.runs[five[0]]["capture"] = {"refused": refused}
+    yard.end(five[0])
+    lines = cli("show", five[0]).stdout.splitlines()
+    start = lines.index("NOT TAKEN  TIMES  WHY")
+    assert [line.split(maxsplit=2) for line in lines[start + 1 :]] == [
+        [item["name"], str(item["count"]), item["why"]] for item in refused
+    ]
+
+
 def test_nothing_to_list_is_said_on_stderr_only(cli: Cli, yard: FakeYard) -> None:
     done = cli("ls")
     assert (done.returncode, done.stdout) == (0, "")

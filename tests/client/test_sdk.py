@@ -131,6 +131,12 @@ def test_what_cannot_be_taken_is_said_once_and_costs_nothing_else(tmp_path: Path
     assert (refused["name"], refused["count"]) == ("x", 5)
 
 
+def test_what_is_too_large_is_named_and_costs_nothing_else(tmp_path: Path) -> None:
+    said = log(tmp_path, r"runyard.log({'x': b'\x89PNG\r\n\x1a\n' + bytes(1 << 26), 'y': 1.0}, step=3)")
+    assert "x was not logged: ValueError: 67108872 bytes" in said
+    assert rows(tmp_path / "spool") == [(3, {"y": 1.0})] and not media(tmp_path)
+
+
 @pytest.mark.parametrize(
     "call",
     ["log(3)", "log(None)", "log({'a': 1.0}, step='x')", "log({'a': 1.0}, step=2**70)", "log({'a': 1}, step=0.5)",

@@ -55,6 +55,11 @@ def tables(run: Json) -> list[str]:
     if data:
         files = [(d["path"], text.size(d["size"]), (d.get("sha256") or "-")[:12], _seen(d)) for d in data]
         parts.append(_table(files, ("DATA", "SIZE", "SHA-256", "SEEN BY"), run["id"]))
+    refused = [
+        (item["name"], str(item["count"]), item["why"]) for item in (run.get("capture") or {}).get("refused") or []
+    ]
+    if refused:
+        parts.append(text.table(refused, ("NOT TAKEN", "TIMES", "WHY")))
     return parts
 
 
@@ -85,7 +90,7 @@ def captured(run: Json) -> str:
 
 
 def remarks(run: Json) -> list[str]:
-    """Return what a person should know of what was captured: what is missing, what was refused, other notes."""
+    """Return what a person should know of what was captured: notes, and what is missing."""
     capture = run.get("capture") or {}
     found = [str(note) for note in capture.get("notes") or []]
     if capture.get("missing"):
@@ -93,8 +98,13 @@ def remarks(run: Json) -> list[str]:
             "%s of what it logged is missing: %s"
             % (text.count(capture["missing"], "record"), capture.get("missing_why"))
         )
-    refused = (capture.get("refused") or [])[:5]
-    return found + ["%s was not taken (%d times): %s" % (item["name"], item["count"], item["why"]) for item in refused]
+    return found
+
+
+def refused(run: Json) -> list[str]:
+    """Return what was not taken of what a run logged, a line for each."""
+    listed = (run.get("capture") or {}).get("refused") or []
+    return ["%s was not taken (%d times): %s" % (item["name"], item["count"], item["why"]) for item in listed]
 
 
 def highlights(run: Json) -> list[str]:

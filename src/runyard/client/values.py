@@ -8,6 +8,8 @@ import struct
 import sys
 import zlib
 
+from runyard.wire import spool
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 BINS = 64
 MAX_ROWS = 100_000
 TEXT_MAX = 1 << 24
+CONTENT_MAX = spool.MAX_RECORD - (1 << 16)
+"""Bytes: a record holds them, and what is said of them."""
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 GIF = b"GIF8"
@@ -132,6 +136,8 @@ def medium(value: Any) -> Medium:
         found = Medium("text", "txt", value[:TEXT_MAX].encode("utf-8", "backslashreplace"))
     else:
         found = _guess(value)
+    if len(found.content) > CONTENT_MAX:
+        raise ValueError("%d bytes are more than can be kept of one value (%d)" % (len(found.content), CONTENT_MAX))
     found.caption = caption
     return found
 
