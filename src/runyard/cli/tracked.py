@@ -37,7 +37,7 @@ def plain(value: Any) -> str:
 
 
 def tables(run: Json) -> list[str]:
-    """Return parameters, metrics and data of a run as tables, those that there are."""
+    """Return parameters, metrics, media and data of a run as tables, those that there are."""
     parts = []
     params, sources = run.get("params") or {}, run.get("param_sources") or {}
     if params:
@@ -51,6 +51,12 @@ def tables(run: Json) -> list[str]:
             for name, m in sorted(metrics.items())
         ]  # fmt: skip
         parts.append(_table(values, ("METRIC", "LAST", "MIN", "MAX", "MEAN", "STEP", "POINTS"), run["id"]))
+    media = [
+        (item["name"], item["kind"], str(item["count"]), _steps(item["min_step"], item["max_step"]))
+        for item in run.get("media") or []
+    ]
+    if media:
+        parts.append(_table(media, ("LOGGED", "KIND", "NUMBER", "STEPS"), run["id"]))
     data = run.get("data") or []
     if data:
         files = [(d["path"], text.size(d["size"]), (d.get("sha256") or "-")[:12], _seen(d)) for d in data]
@@ -61,6 +67,10 @@ def tables(run: Json) -> list[str]:
     if refused:
         parts.append(text.table(refused, ("NOT TAKEN", "TIMES", "WHY")))
     return parts
+
+
+def _steps(least: int | None, last: int | None) -> str:
+    return "-" if least is None else str(least) if least == last else "%s to %s" % (least, last)
 
 
 def _seen(item: Json) -> str:
@@ -83,10 +93,11 @@ def captured(run: Json) -> str:
     counts = (
         (len(run.get("params") or {}), "parameter"),
         (len(run.get("metrics") or {}), "metric"),
+        (sum(item["count"] for item in run.get("media") or []), "medium", "media"),
         (len(run.get("data") or []), "data file"),
         (len(run.get("outputs") or []) if run.get("files") not in ("trashed", "gone") else 0, "output"),
     )
-    return ", ".join(["its log", *(text.count(count, word) for count, word in counts if count)])
+    return ", ".join(["its log", *(text.count(count, *words) for count, *words in counts if count)])
 
 
 def remarks(run: Json) -> list[str]:

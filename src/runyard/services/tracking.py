@@ -37,7 +37,7 @@ def plain(value: float | None) -> float | str:
 
 
 def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], whole: bool) -> None:
-    """Put parameters and metrics into the JSON of runs; ``whole``: and where each is from, data, progress, what was captured."""
+    """Put parameters and metrics into the JSON of runs; ``whole``: and where each is from, media, data, what was captured."""
     seqs = [row.seq for row in rows]
     params, summaries = tracked.params_of(connection, seqs), metrics.of_runs(connection, seqs)
     progress = tracked.of_runs(connection, seqs)
@@ -57,6 +57,7 @@ def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], wh
             value["system"] = {
                 name[len(SYSTEM) :]: summary_json(item) for name, item in measured if name.startswith(SYSTEM)
             }
+            value["media"] = _media(connection, row.seq)
             value["data"] = _data(connection, row, data.get(row.seq, ()))
             value["capture"] = extra.capture if extra is not None else None
 
@@ -85,6 +86,23 @@ def _data(connection: Connection, run: Any, rows: Sequence[Any]) -> list[Json]:
         changed = before is not None and before.sha256 != row.sha256
         found.append({**data_json(row), "changed_since": before.id if before is not None and changed else None})
     return found
+
+
+def _media(connection: Connection, run_seq: int) -> list[Json]:
+    """Return what a run logged besides numbers, by name and kind: how many, the least and the last step."""
+    rows = tracked.media_counts(connection, run_seq)
+    named = names.of(connection, {row.name_id for row in rows})
+    found = [
+        {
+            "name": named[row.name_id],
+            "kind": row.kind,
+            "count": row.items,
+            "min_step": row.least,
+            "max_step": row.last,
+        }
+        for row in rows
+    ]
+    return sorted(found, key=lambda item: (item["name"], item["kind"]))
 
 
 def data_json(row: Any) -> Json:

@@ -304,6 +304,9 @@ class TrackingContract:
             ("samples/a", 1, 5),
             ("samples/a", 2, 5),
         ]
+        assert stage.run(run_id)["media"] == [
+            {"name": "samples/a", "kind": "image", "count": 2, "min_step": 1, "max_step": 2}
+        ]
         assert Path(stage.inner.media_place(run_id, found[0]["sha256"], ME)).read_bytes() == b"\x89PNG\1"
         with pytest.raises(NotFoundError):
             stage.inner.media_place(run_id, "0" * 64, ME)
