@@ -86,6 +86,8 @@ def number(value: Any) -> float | None:
     if isinstance(value, (str, bytes, bytearray)) or any(length != 1 for length in shape):
         return None
     try:
+        if getattr(value, "requires_grad", False):
+            value = value.detach()  # torch warns of what it takes for a mistake
         return float(value.item() if shape else value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         return None
@@ -114,13 +116,21 @@ def plain(value: Any) -> Any:
         return {name: plain(getattr(value, name, None)) for name in fields}
     found = number(value)
     if found is not None:
-        return int(found) if hasattr(value, "__index__") else found
+        return _whole(value, found)
     named = getattr(value, "__dict__", None)
     if type(value).__name__ == "Namespace" and isinstance(named, dict):
         return plain(named)
     if hasattr(value, "tolist") and getattr(value, "size", 0) <= 100:
         return plain(value.tolist())
     return repr(value)[:1000]
+
+
+def _whole(value: Any, found: float) -> float:
+    """Return a number of a library as a whole one if it is one by its type; arrays and tensors have the method in any case."""
+    try:
+        return int(value.__index__())
+    except (AttributeError, TypeError, ValueError):
+        return found
 
 
 def medium(value: Any) -> Medium:
@@ -155,6 +165,10 @@ def _guess(value: Any) -> Medium:
         return _image(value)
     shape = getattr(value, "shape", None)
     if shape is not None:
+        if len(shape) > 3:
+            raise TypeError(
+                "an array of %d dimensions is no image: log one of them (x[0]), or runyard.Histogram(x)" % len(shape)
+            )
         return _image(value) if len(shape) in (2, 3) else _histogram(_numbers(value), BINS)
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, dict) for item in value):
         return _table(list(value), None)
