@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LIBRARIES = {
     "argparse": ("runyard.capture.argparsing", "argparse"),
     "click.core": ("runyard.capture.clicking", "click"),
+    "typer._click.core": ("runyard.capture.clicking", "typer"),
     "hydra._internal.hydra": ("runyard.capture.composing", "hydra"),
     "absl.flags._flagvalues": ("runyard.capture.abslflags", "absl"),
 }
