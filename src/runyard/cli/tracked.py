@@ -11,6 +11,8 @@ from runyard.cli import text
 Json = dict[str, Any]
 MANY = 20
 LONG = 60
+ORIGINS = ("cli", "command", "call", "file", "default", "constant")
+"""Of parameters, in the order in which they are shown."""
 
 
 def number(value: Any) -> str:
@@ -32,41 +34,67 @@ def plain(value: Any) -> str:
         import json
 
         shown = json.dumps(value)
+    return name(shown)
+
+
+def name(shown: str) -> str:
+    """Return a name, or another text, in one line; a long one is cut."""
     shown = text.plain(shown)
     return shown if len(shown) <= LONG else shown[: LONG - 1] + "…"
 
 
-def tables(run: Json) -> list[str]:
-    """Return parameters, metrics, media and data of a run as tables, those that there are."""
-    parts = []
-    params, sources = run.get("params") or {}, run.get("param_sources") or {}
-    if params:
-        rows = [(name, plain(value), sources.get(name, "")) for name, value in sorted(params.items())]
-        parts.append(_table(rows, ("PARAMETER", "VALUE", "FROM"), run["id"]))
+def tables(run: Json, everything: bool = False) -> list[str]:
+    """Return parameters, metrics, media, data and what was not taken as tables, those that there are.
+
+    ``everything``: all rows of each, not only the first ones.
+    """
+    listed = (
+        (_params(run), ("PARAMETER", "VALUE", "FROM")),
+        (_metrics(run), ("METRIC", "LAST", "MIN", "MAX", "MEAN", "STEP", "POINTS")),
+        (_media(run), ("LOGGED", "KIND", "NUMBER", "STEPS")),
+        (_data(run), ("DATA", "SIZE", "SHA-256", "SEEN BY")),
+    )
+    parts = [_table(rows, head, run["id"], everything) for rows, head in listed if rows]
+    refused = (run.get("capture") or {}).get("refused") or []
+    if refused:
+        rows = [(name(item["name"]) or '""', str(item["count"]), item["why"]) for item in refused]
+        parts.append(text.table(rows, ("NOT TAKEN", "TIMES", "WHY")))
+    return parts
+
+
+def _params(run: Json) -> list[tuple[str, ...]]:
+    """Return the rows of parameters: those that somebody gave for this run before those that are always there."""
+    params, sources, origins = (run.get(key) or {} for key in ("params", "param_sources", "param_origins"))
+
+    def key(param: str) -> tuple[int, str]:
+        origin = origins.get(param)
+        return (ORIGINS.index(origin) if origin in ORIGINS else len(ORIGINS), param)
+
+    return [(name(param), plain(params[param]), sources.get(param, "")) for param in sorted(params, key=key)]
+
+
+def _metrics(run: Json) -> list[tuple[str, ...]]:
+    """Return the rows of metrics: those with points before results."""
     metrics = run.get("metrics") or {}
-    if metrics:
-        values = [
-            (name, number(m["last"]), number(m["min"]), number(m["max"]), number(m["mean"]),
-             "-" if m.get("step") is None else str(m["step"]), str(m["count"] or "-"))
-            for name, m in sorted(metrics.items())
-        ]  # fmt: skip
-        parts.append(_table(values, ("METRIC", "LAST", "MIN", "MAX", "MEAN", "STEP", "POINTS"), run["id"]))
-    media = [
-        (item["name"], item["kind"], str(item["count"]), _steps(item["min_step"], item["max_step"]))
+    return [
+        (name(metric), number(m["last"]), number(m["min"]), number(m["max"]), number(m["mean"]),
+         "-" if m.get("step") is None else str(m["step"]), str(m["count"] or "-"))
+        for metric, m in sorted(metrics.items(), key=lambda item: (not item[1]["count"], item[0]))
+    ]  # fmt: skip
+
+
+def _media(run: Json) -> list[tuple[str, ...]]:
+    return [
+        (name(item["name"]), item["kind"], str(item["count"]), _steps(item["min_step"], item["max_step"]))
         for item in run.get("media") or []
     ]
-    if media:
-        parts.append(_table(media, ("LOGGED", "KIND", "NUMBER", "STEPS"), run["id"]))
-    data = run.get("data") or []
-    if data:
-        files = [(d["path"], text.size(d["size"]), (d.get("sha256") or "-")[:12], _seen(d)) for d in data]
-        parts.append(_table(files, ("DATA", "SIZE", "SHA-256", "SEEN BY"), run["id"]))
-    refused = [
-        (item["name"], str(item["count"]), item["why"]) for item in (run.get("capture") or {}).get("refused") or []
+
+
+def _data(run: Json) -> list[tuple[str, ...]]:
+    return [
+        (item["path"], text.size(item["size"]), (item.get("sha256") or "-")[:12], _seen(item))
+        for item in run.get("data") or []
     ]
-    if refused:
-        parts.append(text.table(refused, ("NOT TAKEN", "TIMES", "WHY")))
-    return parts
 
 
 def _steps(least: int | None, last: int | None) -> str:
@@ -83,9 +111,10 @@ def _seen(item: Json) -> str:
     )
 
 
-def _table(rows: Sequence[Sequence[str]], head: tuple[str, ...], run_id: str) -> str:
-    shown = text.table(rows[:MANY], head)
-    return shown + ("\n%d more: runyard show --json %s" % (len(rows) - MANY, run_id) if len(rows) > MANY else "")
+def _table(rows: Sequence[Sequence[str]], head: tuple[str, ...], run_id: str, everything: bool) -> str:
+    shown = text.table(rows if everything else rows[:MANY], head)
+    more = 0 if everything else len(rows) - MANY
+    return shown + ("\n%d more: runyard show --all %s" % (more, run_id) if more > 0 else "")
 
 
 def captured(run: Json) -> str:

@@ -13,7 +13,7 @@ from runyard.services import files, ingest, series
 from runyard.services.api import Actor, Json, Series
 from runyard.services.context import Context
 from runyard.services.find import find_run
-from runyard.services.messages import media_path
+from runyard.services.messages import RANKS, media_path
 from runyard.services.views import base_dir, iso
 from runyard.store import metrics, names, runs, tracked
 from runyard.store.database import Connection
@@ -26,6 +26,7 @@ TAIL, TAIL_READ = 4000, 32 << 10
 """Characters of a log's end that are kept, and bytes that are read for it."""
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 SYSTEM = "system/"
+ORIGINS = {rank: origin for origin, rank in RANKS.items()}
 """Start of the names of what the host measures of a run; such metrics stand apart."""
 
 
@@ -53,6 +54,7 @@ def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], wh
         extra = progress.get(row.seq)
         value["progress"] = extra.progress if extra is not None else None
         if whole:
+            value["param_origins"] = {name: ORIGINS.get(item.rank, "") for name, item in own}
             value["param_sources"] = {name: item.source for name, item in own}
             value["system"] = {
                 name[len(SYSTEM) :]: summary_json(item) for name, item in measured if name.startswith(SYSTEM)

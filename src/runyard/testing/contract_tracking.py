@@ -228,6 +228,7 @@ class TrackingContract:
             "optim.deep.x": None, "optim.name": "adam", "seed": 1,
         }  # fmt: skip
         assert run["param_sources"]["lr"] == "from cli"
+        assert run["param_origins"]["lr"] == "cli"
         assert run["param_sources"]["flag"] == "a.yaml"
 
     def test_a_guess_from_the_command_line_is_forgotten_once_the_program_says_what_it_means(self, stage: Stage) -> None:
