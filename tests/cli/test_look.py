@@ -50,6 +50,7 @@ def test_ls_filters(cli: Cli, yard: FakeYard, five: list[str]) -> None:
     assert cli("ls", "-q", "-s", "failed").stdout.split() == [five[0]]
     assert cli("ls", "-q", "sleep").stdout.split() == [five[4], five[3]]
     assert cli("ls", "-q", "-s", "failed", "sleep").stdout == ""
+    assert "failed as a word; runs in that state: runyard ls -s failed" in cli("ls", "failed").stderr
     wrong = cli("ls", "-s", "dead")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "states: queued" in wrong.stderr

@@ -74,6 +74,8 @@ def ls(
             shown = _list(api, most, filters, quiet, as_json)
         if not shown and not quiet and not as_json:
             common.nothing_fits(api, "no runs%s" % (" fit" if narrowed else " yet; try: runyard demo"), filters)
+            for word in set(query).intersection(states.RUN_STATES):
+                text.notice("  %s as a word; runs in that state: runyard ls -s %s" % (word, word))
     if most and shown == most and not limit:
         text.notice("%s %d; all: runyard ls -a" % ("the first" if filters["order"] else "the newest", most))
     return 0
