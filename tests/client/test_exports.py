@@ -190,6 +190,7 @@ def test_pages_are_put_together() -> None:
         ("params.name", ["NaN", None], ["NaN", None]),
         ("params.name", ["NaN", "Infinity"], ["NaN", "Infinity"]),
         ("params.name", ["NaN", "other", 1], ["NaN", "other", 1]),
+        ("params.l", [[1, "ü"], None, "[1]", []], ['[1, "ü"]', None, "[1]", "[]"]), ("params.l", [[1], 2], ["[1]", 2]),
         ("name", ["Infinity"], ["Infinity"]),
         ("run.message", ["a\udce9b", "ü"], ["a\\udce9b", "ü"]),
     ],

@@ -126,11 +126,14 @@ def _place(name: str, wanted: Sequence[str]) -> tuple[int, str]:
 
 
 def _clean(name: str, values: list[Any]) -> list[Any]:
-    """Let NaN and infinities be numbers again, and texts be such that they can be written as UTF-8.
+    """Let NaN and infinities be numbers again, lists be texts, and texts be such that they can be written as UTF-8.
 
     The server has them as text. A parameter may be the text ``NaN``; it stays one unless other runs have a number there.
     """
     kinds = set(map(type, values))
+    if kinds & {list, dict}:
+        kinds.add(str)
+        values = [_text(value) if type(value) in (list, dict) else value for value in values]
     if str not in kinds:
         return values
     odd = {value for value in values if type(value) is str} <= set(_ODD)
@@ -145,6 +148,13 @@ def _clean(name: str, values: list[Any]) -> list[Any]:
             for value in values
         ]
     return values
+
+
+def _text(value: Any) -> str:
+    """Return a list as text, as it is of parameters that were captured."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
 
 
 def history(

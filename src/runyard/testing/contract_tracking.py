@@ -285,6 +285,7 @@ class TrackingContract:
             "optim.deep.x": None, "optim.name": "adam", "seed": 1,
         }  # fmt: skip
         assert run["param_sources"]["lr"] == "from cli"
+        assert run["param_origins"]["lr"] == "cli"
         assert run["param_sources"]["flag"] == "a.yaml"
 
     def test_a_guess_from_the_command_line_is_forgotten_once_the_program_says_what_it_means(self, stage: Stage) -> None:
@@ -372,6 +373,9 @@ class TrackingContract:
         assert [(item["name"], item["step"], item["size"]) for item in found] == [
             ("samples/a", 1, 5),
             ("samples/a", 2, 5),
+        ]
+        assert stage.run(run_id)["media"] == [
+            {"name": "samples/a", "kind": "image", "count": 2, "min_step": 1, "max_step": 2}
         ]
         assert Path(stage.inner.media_place(run_id, found[0]["sha256"], ME)).read_bytes() == b"\x89PNG\1"
         with pytest.raises(NotFoundError):
