@@ -36,11 +36,12 @@ class Stage:
             seen.restore(kept)
         return seen
 
-    def say(self, *files: dict[str, Any]) -> None:
+    def say(self, *files: dict[str, Any], writer: str = "capture") -> None:
         """Have a process of the run say what it has read, and end."""
-        writer = SpoolWriter(str(self.top / "spool"), {"type": "process", "pid": 1}, print)
-        writer.message({"type": "data", "files": list(files)})
-        writer.close()
+        process = {"type": "process", "writer": writer, "pid": 1}
+        stream = SpoolWriter(str(self.top / "spool"), process, print)
+        stream.message({"type": "data", "files": list(files)})
+        stream.close()
 
     def write(self, name: str, text: str = "1") -> dict[str, Any]:
         """Write a file, and return what a process says that has read it."""
@@ -84,6 +85,23 @@ def test_a_collector_that_is_started_again_hashes_what_the_one_before_has_not(st
     assert files_of(third.turn(True)) == {}
 
 
+def test_what_is_linked_is_fingerprinted_if_it_is_read(stage: Stage) -> None:
+    outside = stage.top / "outside"
+    for name in ("train", "test"):
+        (outside / name).mkdir(parents=True)
+        for number in range(120):
+            (outside / name / f"{number}.png").write_text("1")
+        (outside / f"{name}.npz").write_text("1")
+    for name in ("train", "test", "train.npz", "test.npz"):
+        stage.links.append({"path": name, "target": str(outside / name), "why": "found"})
+        os.symlink(outside / name, stage.tree / name)
+    stage.say({"path": "train", "count": 120, "size": 120, "via": "open"})
+    stage.say({"path": "train.npz", "size": 1, "mtime_us": 1, "via": "open"})
+    found = files_of(stage.collector().turn(True))
+    assert {name for name, item in found.items() if item.get("sha256")} == {"train", "train.npz"}
+    assert set(found) == {"train", "test", "train.npz", "test.npz"}
+
+
 def test_many_files_of_a_directory_that_several_processes_read_are_the_directory(stage: Stage) -> None:
     said = [stage.write(f"images/{number}.png") for number in range(120)]
     for part in range(4):
@@ -116,6 +134,17 @@ def test_what_a_run_wrote_into_a_directory_is_not_of_its_data(stage: Stage) -> N
     made = stage.started_us * 1000 + 1
     os.utime(stage.tree / "images" / "made.png", ns=(made, made))
     assert files_of(stage.collector().turn(True))["images"]["sha256"] == before
+
+
+def test_what_collectors_said_themselves_counts_for_nothing(stage: Stage) -> None:
+    for number in range(300):
+        stage.write(f"images/{number}.png")
+    part = {"path": "images", "count": 101, "size": 101, "via": "open"}
+    stage.say(part)
+    stage.say(part, {"path": "data", "size": 0, "mtime_us": 1, "via": "linked"}, writer="collector")
+    found = files_of(stage.collector().turn(True))
+    assert set(found) == {"images"}
+    assert (found["images"]["files"], found["images"].get("sha256")) == (101, None)
 
 
 def test_the_tree_itself_has_no_fingerprint(stage: Stage) -> None:

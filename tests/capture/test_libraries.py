@@ -144,6 +144,19 @@ main()
     assert run.notes() == []
 
 
+def test_typer(run: Run, require: Callable[[str], None]) -> None:
+    require("package typer")
+    run.write("train.py", """
+import typer
+def main(name: str, lr: float = 0.1, verbose: bool = False): print(name, lr)
+typer.run(main)
+""")  # fmt: skip
+    assert run.python("train.py", "Bob", "--lr", "0.3").stdout == "Bob 0.3\n"
+    assert run.params("cli") == {"name": "Bob", "lr": 0.3}
+    assert run.params("default") == {"verbose": False}
+    assert run.notes() == []
+
+
 def test_hydra(run: Run, require: Callable[[str], None]) -> None:
     require("package hydra")
     run.write("conf/config.yaml", "defaults:\n  - model: small\n  - _self_\nlr: 1e-4\nsteps: ${model.dim}\n")

@@ -60,6 +60,25 @@ METRICS: dict[str, dict[str, float]] = {
     " iteration      100/     500 | consumed samples:         1600 | lm loss: 8.1E+00 | grad norm: 3.1 |": {
         "consumed_samples": 1600.0, "lm_loss": 8.1, "grad_norm": 3.1,
     },
+    " iteration 100/ 500 | elapsed time per iteration (ms): 1234.5 | throughput per GPU (TFLOP/s/GPU): 123.4 | lm loss: 8.1 |"
+    " number of nan iterations:   0 |": {
+        "elapsed_time_per_iteration_ms": 1234.5, "throughput_per_GPU_TFLOP/s/GPU": 123.4, "lm_loss": 8.1,
+        "number_of_nan_iterations": 0.0,
+    },
+    # as tensors print themselves
+    "loss: tensor(0.54, grad_fn=<NllLossBackward0>)": {"loss": 0.54},
+    "loss tensor(0.5, device='cuda:0', grad_fn=<DivBackward0>) acc 0.9": {"loss": 0.5, "acc": 0.9},
+    "epoch 3 loss tensor([0.25], requires_grad=True), lr: 0.1": {"loss": 0.25, "lr": 0.1},
+    "score: tensor(0.5, device='cuda:1')": {"score": 0.5},
+    "loss: tf.Tensor(0.5, shape=(), dtype=float32)": {"loss": 0.5},
+    "loss: tensor(inf, device='cuda:0') acc: np.float64(0.3)": {"loss": math.inf, "acc": 0.3},
+    # of a validation
+    " *   Acc@1 12.340 Acc@5 33.210": {"test/Acc@1": 12.34, "test/Acc@5": 33.21},
+    " * Acc@1 12.340 Acc@5 33.210 loss 1.5": {"test/Acc@1": 12.34, "test/Acc@5": 33.21, "test/loss": 1.5},
+    # units are dropped, but not what scales a number
+    "loss: 0.5, memory: 40.12GiB(42.1%), speed: 3 it/s, params: 1.2M, rate: 5k/s, tokens: 3.1B": {
+        "loss": 0.5, "memory": 40.12, "speed": 3.0,
+    },
     "| epoch 001:    100 / 1000 loss=5.6, ppl=48, wps=1234": {"loss": 5.6, "ppl": 48.0, "wps": 1234.0},
     # objects
     '{"step": 3, "loss": 0.5, "phase": "train", "ok": true}': {"loss": 0.5},
@@ -71,6 +90,10 @@ METRICS: dict[str, dict[str, float]] = {
     "INFO step 10: {'loss': 0.5, 'note': None}": {"loss": 0.5},
 }  # fmt: skip
 NOTHING = """\
+params: 1.2M
+score: 3k
+layer: Linear(in_features=784, out=tensor(0.5))
+weights: tensor([0.1, 0.2])
 ratio: 3:4
 3:4
 CUDA_VISIBLE_DEVICES=0

@@ -30,6 +30,7 @@ class FakeYard:
         self.envs: dict[str, dict[str, str]] = {}
         self.logs: dict[str, bytes] = {}
         self.files: dict[str, dict[str, bytes]] = {}
+        self.media: dict[str, list[Json]] = {}
         self.trees: dict[str, bytes] = {}
         self.tokens: list[Json] = []
         self.requests: list[tuple[str, str]] = []
@@ -234,6 +235,10 @@ class Handler(BaseHTTPRequestHandler):
             with yard.changed:
                 yard.changed.wait_for(lambda: run["ended_at"], float(self.query["timeout"]))
             self._answer(run)
+        elif rest == ["media"]:
+            self._answer({"media": yard.media.get(run["id"], [])})
+        elif rest[:1] == ["media"]:
+            self._bytes(yard.files[run["id"]][rest[1]])
         elif rest == ["series"]:
             self._series(yard.series[run["id"], self.query["metric"]])
         elif rest == ["events"]:

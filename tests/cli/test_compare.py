@@ -88,6 +88,17 @@ def test_without_a_goal_what_the_runs_share_is_compared(cli: Cli, yard: FakeYard
     assert value["runs"][0]["metrics"]["acc"]["last"] == "NaN" and value["runs"][2]["metrics"] == {}
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_diverged_runs_are_compared(cli: Cli, yard: FakeYard, value: str) -> None:
+    a, b, _ = logged(yard)
+    yard.runs[a]["metrics"]["loss"].update(last=value, min=value, max=value)
+    yard.series[a, "loss"] = [float(value)] * 3
+    done = cli("compare", "-m", "loss", a, b)
+    assert done.returncode == 0, done.stderr
+    rows = {row.split()[0]: row.split()[4:6] for row in done.stdout.split("\n\n")[0].splitlines()[1:]}
+    assert rows == {a: [value, value], b: ["0.1", "0.1"]}
+
+
 def test_what_there_is_not(cli: Cli, yard: FakeYard) -> None:
     a, b, _ = logged(yard)
     done = cli("compare", "-m", "los", a, b)

@@ -104,7 +104,17 @@ def test_a_link_and_a_pipe_are_written_to(cli: Cli, yard: FakeYard, tmp_path: Pa
     assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "real.csv").read_text().startswith("id,")
     assert cli("export", "-o", "/dev/null", "--format", "csv").returncode == 0
     done = cli("export", "-o", "nowhere/a.csv")
-    assert done.returncode == 1 and "nowhere/a.csv" in done.stderr
+    assert done.returncode == 1
+    assert done.stderr.startswith("runyard: nowhere/a.csv cannot be written: No such file or directory\n")
+
+
+def test_lists_are_texts_in_latex(cli: Cli, yard: FakeYard, tmp_path: Path) -> None:
+    yard.table = {**GROUPS, "columns": [*GROUPS["columns"][:4], "params.l", "metrics.acc"],
+                  "data": [*GROUPS["data"][:4], [[1, 2], [1, 2], "[1, 3]"], GROUPS["data"][5]]}  # fmt: skip
+    done = cli("export", "-o", "t.tex")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "t.tex").read_text().count("{[}1, 2{]}") == 2
+    assert cli("export", "-o", "t.tex", "--rows", "params.l").returncode == 0
 
 
 def test_points(cli: Cli, yard: FakeYard, tmp_path: Path) -> None:

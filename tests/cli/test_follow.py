@@ -52,9 +52,11 @@ def test_follow_prints_the_log_as_it_comes_and_takes_over_the_exit_status(start:
     assert process.stdout.readline() == "one\n"
     yard.write(run_id, b" 10%\r 20%\rdone\n")
     yard.runs[run_id]["outputs"] = [{"path": "model.json", "size": 3}]
+    yard.runs[run_id]["capture"] = {"refused": [{"name": "x%d" % n, "count": n, "why": "odd"} for n in range(1, 6)]}
     yard.end(run_id, 3)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (3, "done\n")
+    assert "note      x3 was not taken (3 times): odd\n          and 2 more: runyard show %s\n" % run_id[:6] in err
     assert "failed after 0.0s: exit code 3" in err
     assert "captured  its log, 1 output" in err and "outputs   model.json" in err
     assert "runyard rerun" in err.splitlines()[-1]

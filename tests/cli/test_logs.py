@@ -97,6 +97,22 @@ def test_outputs_and_get(cli: Cli, yard: FakeYard, run_id: str, tmp_path: Path) 
     assert cli("get", run_id, "out/model.json", "-o", "-").stdout == "12345"
 
 
+def test_what_was_logged_is_shown_and_fetched(cli: Cli, yard: FakeYard, run_id: str, tmp_path: Path) -> None:
+    yard.media[run_id] = [
+        {"name": "val/img", "step": step, "kind": "image", "format": "png", "sha256": "%064d" % step} for step in (1, 5)
+    ]
+    yard.files[run_id] = {"%064d" % 1: b"one", "%064d" % 5: b"five"}
+    yard.runs[run_id]["media"] = [{"name": "val/img", "kind": "image", "count": 2, "min_step": 1, "max_step": 5}]
+    assert "LOGGED   KIND   NUMBER  STEPS\nval/img  image  2       1 to 5" in cli("show", run_id).stdout
+    assert cli("get", run_id, "val/img", cwd=tmp_path).stdout == "img.png (4 B)\n"
+    assert (tmp_path / "img.png").read_bytes() == b"five"
+    assert cli("get", run_id, "val/img", "--step", "1", "-o", "-").stdout == "one"
+    done = cli("get", run_id, "val/img", "--step", "2", cwd=tmp_path)
+    assert done.returncode == 1 and "logged no val/img at step 2\n  there are the steps 1, 5\n" in done.stderr
+    yard.files[run_id]["val/img"] = b"a file of that name"
+    assert cli("get", run_id, "val/img", "-o", "-").stdout == "a file of that name"
+
+
 def test_get_into_a_directory_that_is_not_there(cli: Cli, yard: FakeYard, run_id: str, tmp_path: Path) -> None:
     yard.files[run_id] = {"model.json": b"12345"}
     done = cli("get", run_id, "model.json", "-o", "nowhere/model.json", cwd=tmp_path)

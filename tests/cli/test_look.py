@@ -50,9 +50,50 @@ def test_ls_filters(cli: Cli, yard: FakeYard, five: list[str]) -> None:
     assert cli("ls", "-q", "-s", "failed").stdout.split() == [five[0]]
     assert cli("ls", "-q", "sleep").stdout.split() == [five[4], five[3]]
     assert cli("ls", "-q", "-s", "failed", "sleep").stdout == ""
+    assert "failed as a word; runs in that state: runyard ls -s failed" in cli("ls", "failed").stderr
     wrong = cli("ls", "-s", "dead")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "states: queued" in wrong.stderr
+
+
+def test_all_that_was_not_taken_is_shown(cli: Cli, yard: FakeYard, five: list[str]) -> None:
+    refused = [{"name": "x%d" % number, "count": number, "why": "no number"} for number in range(1, 31)]
+    yard.runs[five[0]]["capture"] = {"refused": refused}
+    yard.end(five[0])
+    lines = cli("show", five[0]).stdout.splitlines()
+    start = lines.index("NOT TAKEN  TIMES  WHY")
+    assert [line.split(maxsplit=2) for line in lines[start + 1 :]] == [
+        [item["name"], str(item["count"]), item["why"]] for item in refused
+    ]
+
+
+def test_what_somebody_gave_for_this_run_is_shown_first(cli: Cli, yard: FakeYard, five: list[str]) -> None:
+    given = {"z": "cli", "y": "call", "x": "file"}
+    defaults = {"a%02d" % number: "default" for number in range(30)}
+    zero = {"last": 0.5, "min": 0.5, "max": 0.5, "mean": 0.5, "step": None}
+    yard.runs[five[0]].update(
+        params=dict.fromkeys({**given, **defaults}, 1), param_origins={**given, **defaults},
+        metrics={"best": {**zero, "count": 0}, "loss": {**zero, "count": 9}},
+    )  # fmt: skip
+    params, metrics = cli("show", five[0]).stdout.split("\n\n")[1:3]
+    assert [line.split()[0] for line in params.splitlines()][1:6] == ["z", "y", "x", "a00", "a01"]
+    assert params.splitlines()[-1] == "13 more: runyard show --all %s" % five[0]
+    assert [line.split()[0] for line in metrics.splitlines()] == ["METRIC", "loss", "best"]
+    everything = cli("show", "--all", five[0]).stdout.split("\n\n")[1]
+    assert len(everything.splitlines()) == 34 and "more" not in everything
+
+
+def test_long_names_do_not_make_wide_tables(cli: Cli, yard: FakeYard, five: list[str]) -> None:
+    zero = {"last": 0.5, "min": 0.5, "max": 0.5, "mean": 0.5, "step": None, "count": 1}
+    long = "n" * 600
+    for number, run in enumerate(five[:2]):
+        yard.runs[run].update(params={long: "v" * 600 + str(number)}, metrics={long: {**zero, "last": number}})
+    yard.table = {"columns": ["id", *["run." + c for c in ("state", "created", "project", "name", "message")], long],
+                  "data": [["a"], ["finished"], [None], ["p"], [None], [None], ["v" * 600]], "next": None}  # fmt: skip
+    for words in (["show", five[0]], ["diff", *five[:2]], ["compare", *five[:2]], ["ls", "--columns", long]):
+        done = cli(*words)
+        assert done.returncode == 0 and "n" * 59 + "…" in done.stdout, done.stderr
+        assert max(map(len, done.stdout.splitlines())) < 300
 
 
 def test_nothing_to_list_is_said_on_stderr_only(cli: Cli, yard: FakeYard) -> None:

@@ -118,3 +118,22 @@ def test_names_of_env_options_are_kept_and_rerun_says_that_values_are_not(
     assert "s3cret" not in str(spec["environment"])
     assert "BATCH, KEY (--env)" in cli("show", "@last").stdout
     assert "had --env KEY; values are not kept" in cli("rerun", "@last", "--env", "BATCH=4", cwd=repository).stderr
+
+
+def test_patterns_of_the_command_line_go_before_those_of_the_project(
+    cli: Cli, yard: FakeYard, repository: Path
+) -> None:
+    (repository / "runyard.toml").write_text("pattern = ['M is (.*)']\n")
+    one, two = r"(?#val/acc)best (\value)", "a{1,2} (.)"
+    done = cli("run", "--pattern", one, "--pattern", two, "true", cwd=repository)
+    assert done.returncode == 0, done.stderr
+    first = next(iter(yard.runs))
+    assert yard.specs[first]["tracking"]["pattern"] == [one, two, "M is (.*)"]
+    yard.runs[first]["tracking"] = {"pattern": [one], "goal": ""}
+    for words in (["rerun", first], ["rerun", first, "--pattern", two]):
+        done = cli(*words, cwd=repository)
+        assert done.returncode == 0, done.stderr
+        assert list(yard.specs.values())[-1]["tracking"]["pattern"] == [*words[3:], one]
+    done = cli("run", "--pattern", "x(", "true", cwd=repository)
+    assert (done.returncode, len(yard.runs)) == (2, 3)
+    assert "--pattern: x( is no regular expression: missing )" in done.stderr

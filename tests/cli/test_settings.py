@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def test_variables_have_the_same_domains(name: str, text: str) -> None:
     variable = settings.BY_NAME[name].variable
     with pytest.raises(ConfigError, match=variable):
         settings.from_environment({variable: text})
+
+
+def test_patterns_are_those_that_are_looked_for(tmp_path: Path) -> None:
+    two = r"M (\key) is (\value)"
+    (tmp_path / "runyard.toml").write_text(f"pattern = ['{two}']\n")
+    assert config.project_settings(str(tmp_path)) == {"pattern": [two]}
+    lines = "%s\n%s\n" % (two, r"x{1,2}=(\value)")
+    assert settings.from_environment({"RUNYARD_PATTERN": lines}) == {"pattern": [two, r"x{1,2}=(\value)"]}
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"), [("M (", "unterminated"), ("loss", "needs one group"), (r"\q(.)", "bad escape")]
+)
+def test_the_pattern_that_is_wrong_is_named_with_the_reason(tmp_path: Path, bad: str, why: str) -> None:
+    (tmp_path / "runyard.toml").write_text(f"ignore = []\npattern = ['(a)', '{bad}']\n")
+    with pytest.raises(ConfigError, match=re.escape(f"runyard.toml, line 2: pattern: {bad} ") + ".*" + why):
+        config.project_settings(str(tmp_path))
 
 
 def test_defaults_are_valid() -> None:

@@ -18,7 +18,7 @@ from runyard.client.columns import Columns
 TEXTS = st.text(max_size=20).filter(lambda text: text.isprintable() or "\n" in text or "," in text).map(
     lambda text: text.encode("utf-8", "replace").decode()
 )  # fmt: skip
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | TEXTS
+SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | TEXTS
 TABLES = st.lists(st.tuples(SCALARS, SCALARS), min_size=1, max_size=8).map(
     lambda rows: Columns({"params.a": [a for a, _ in rows], 'metrics["b,c"]': [b for _, b in rows]}, len(rows))
 )
@@ -112,6 +112,31 @@ def test_types_in_a_data_frame() -> None:
     assert exports.frame(Columns({name: [] for name in TYPED}, 0)).shape == (0, len(TYPED))
 
 
+LARGE = {
+    "params.seed": [2**64 - 1, 3, None], "params.low": [-(2**63) - 1, None, 1], "params.huge": [10**400, 0.5, None],
+    "params.beside": [2**53 + 1, 0.5, None], "params.largest": [2**63 - 1, -(2**63), 0], "params.exact": [2**53 - 1, 0.5, 1],
+}  # type: dict[str, list[Any]]  # fmt: skip
+
+
+def test_whole_numbers_that_64_bits_do_not_hold_lose_nothing() -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    table = Columns(LARGE, 3)
+    frame = exports.frame(table)
+    assert [str(kind) for kind in frame.dtypes] == ["object", "object", "object", "object", "int64", "float64"]
+    assert {name: list(frame[name]) for name in frame if name != "params.exact"} == {
+        name: values for name, values in LARGE.items() if name != "params.exact"
+    }
+    values = pq.read_table(io.BytesIO(exports.parquet(table))).to_pydict()
+    assert values["params.seed"] == ["18446744073709551615", "3", None]
+    assert values["params.largest"] == LARGE["params.largest"]
+    assert values["params.exact"] == [float(2**53 - 1), 0.5, 1.0]
+    assert exports.csv(table).decode().splitlines()[1].startswith("18446744073709551615,-9223372036854775809,1000")
+    assert json.loads(exports.json_records(table))[0]["params.huge"] == 10**400
+
+
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(exports.MissingPackageError) as caught:
@@ -165,6 +190,7 @@ def test_pages_are_put_together() -> None:
         ("params.name", ["NaN", None], ["NaN", None]),
         ("params.name", ["NaN", "Infinity"], ["NaN", "Infinity"]),
         ("params.name", ["NaN", "other", 1], ["NaN", "other", 1]),
+        ("params.l", [[1, "ü"], None, "[1]", []], ['[1, "ü"]', None, "[1]", "[]"]), ("params.l", [[1], 2], ["[1]", 2]),
         ("name", ["Infinity"], ["Infinity"]),
         ("run.message", ["a\udce9b", "ü"], ["a\\udce9b", "ü"]),
     ],

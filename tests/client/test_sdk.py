@@ -71,6 +71,41 @@ runyard.log({"nan": math.nan, "inf": -math.inf, "int": 3, "big": 10**400, "bool"
     }  # fmt: skip
 
 
+TENSOR = """
+import warnings
+class Tensor:  # as torch has them
+    shape = ()
+    requires_grad = True
+    def __init__(self, value): self.value = value
+    def detach(self):
+        other = Tensor(self.value); other.requires_grad = False
+        return other
+    def __float__(self):
+        if self.requires_grad: warnings.warn("Converting a tensor with requires_grad=True to a scalar")
+        return self.value
+    def __index__(self):
+        raise TypeError("only integer tensors of a single element can be converted to an index")
+"""
+
+
+def test_a_tensor_that_a_gradient_goes_through_is_a_number_like_others(tmp_path: Path) -> None:
+    said = log(tmp_path, TENSOR + "runyard.summary(loss=Tensor(0.5)); runyard.params(lr=Tensor(0.75))\n")
+    assert said == ""
+    assert messages(tmp_path / "spool", "summary")[0]["values"] == {"loss": 0.5}
+    assert messages(tmp_path / "spool", "params")[0]["values"] == {"lr": 0.75}
+
+
+def test_whole_numbers_of_libraries_stay_whole(tmp_path: Path) -> None:
+    log(tmp_path, "import numpy\nrunyard.params(a=numpy.int64(2**62 + 1), b=numpy.array(2), c=numpy.array(0.5))\n")
+    assert messages(tmp_path / "spool", "params")[0]["values"] == {"a": 2**62 + 1, "b": 2, "c": 0.5}
+
+
+def test_a_batch_of_images_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    said = log(tmp_path, "import numpy\nrunyard.log({'x': numpy.zeros((2, 3, 8, 8)), 'y': 1.0})\n")
+    assert "an array of 4 dimensions is no image: log one of them (x[0]), or runyard.Histogram(x)" in said
+    assert not media(tmp_path) and rows(tmp_path / "spool") == [(0, {"y": 1.0})]
+
+
 def test_images(tmp_path: Path) -> None:
     log(tmp_path, """
 import io, numpy
@@ -204,6 +239,12 @@ def test_a_histogram_from_the_least_to_the_greatest_number(tmp_path: Path) -> No
     assert found["counts"] == [1, 0, 1, 1] and found["edges"] == pytest.approx(
         [-1.7e308, -8.5e307, 0.0, 8.5e307, 1.7e308]
     )
+
+
+def test_what_is_too_large_is_named_and_costs_nothing_else(tmp_path: Path) -> None:
+    said = log(tmp_path, r"runyard.log({'x': b'\x89PNG\r\n\x1a\n' + bytes(1 << 26), 'y': 1.0}, step=3)")
+    assert "x was not logged: ValueError: 67108872 bytes" in said
+    assert rows(tmp_path / "spool") == [(3, {"y": 1.0})] and not media(tmp_path)
 
 
 @pytest.mark.parametrize(

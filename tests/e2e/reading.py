@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runyard.wire import procs, spool
 from tests.e2e.harness import Cli, wait_for
 
 PROGRAM = """
@@ -252,15 +253,16 @@ def read_all(
 
 
 def collectors(home: Path) -> list[int]:
-    """Return the collectors of a home."""
+    """Return the collectors of the attempts in a home: their first record says who they are."""
 
     def look() -> list[int]:
         found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                words = path.read_bytes().decode().split("\0")
-                if any(word.endswith("agent/collector.py") for word in words) and str(home) in words[-2]:
-                    found.append(int(path.parent.name))
+        for directory in map(str, home.glob("hosts/*/attempts/*/spool")):
+            for stream in spool.streams(directory):
+                for record in spool.StreamReader(directory, stream).read()[:1]:
+                    process, _ = spool.parse_message(record.body)
+                    if process.get("writer") == "collector" and procs.is_alive(process["pid"], process["start"]):
+                        found.append(process["pid"])
         return found
 
     return wait_for(look, "a collector")

@@ -30,6 +30,10 @@ found = runyard.runs('"train.py" in run.command', order="params.model, params.se
 frame = found.df()
 points = found.history("loss", "val/acc")
 few = found.history("loss", points=3)
+try:
+    found.history("loss", "nix")
+except runyard.RunyardError as exc:
+    missing = str(exc)
 print(json.dumps({
     "len": len(found), "ids": found.ids, "first": found[0]["params"]["seed"], "iterated": [run["id"] for run in found],
     "columns": list(frame.columns), "kinds": {name: str(kind) for name, kind in frame.dtypes.items()},
@@ -37,6 +41,7 @@ print(json.dumps({
     "points": [points.shape, list(points.columns), {name: str(kind) for name, kind in points.dtypes.items()}],
     "last": points[(points["metric"] == "val/acc") & (points["step"] == 4)]["value"].tolist(), "few": len(few),
     "csv": found.csv(columns="id,params.seed"), "tex": found.latex(rows="params.model", over="params.seed", columns="loss"),
+    "missing": missing, "none": len(runyard.runs("params.seed == 99").history("nix")),
     "one": len(runyard.runs("params.seed == 2", limit=1)),
 }))
 """
@@ -140,6 +145,7 @@ def test_data_frames(cli: Cli, trained: dict[tuple[str, int], str]) -> None:
     assert shape == [6 * 2 * 5, 5] and names == ["run", "metric", "step", "time", "value"]
     assert types["time"].startswith("datetime64") and (types["step"], types["value"]) == ("int64", "float64")
     assert found["last"] == pytest.approx([0.9 + seed / 100 for _, seed in trained]) and found["few"] == 6 * 3
+    assert (found["missing"], found["none"]) == ("none of these runs has points of a metric nix", 0)
     assert found["csv"].splitlines() == ["id,params.seed", *(f"{i},{seed}" for (_, seed), i in trained.items())]
     assert r"\toprule" in found["tex"]
 

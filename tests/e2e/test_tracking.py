@@ -208,6 +208,7 @@ def test_a_program_that_is_not_python(cli: Cli) -> None:
     script.chmod(0o755)
     run = cli.until(cli.submit("./train.sh", "--lr", "0.5", "model=big"), "finished")
     assert run["params"] == {"lr": 0.5, "model": "big"} and run["param_sources"]["lr"] == "command line"
+    assert not run["capture"]["notes"]
     assert run["metrics"]["loss"]["last"] == 0.5
 
 
@@ -226,6 +227,13 @@ config.update(word.split("=") for word in sys.argv[1:])
     (cli.cwd / "train.sh").write_text('python parses.py --lr "$2"\n')
     run = cli.until(cli.submit("sh", "train.sh", "--rate", "0.2", "--wd", "3"), "finished")
     assert run["params"] == {"lr": "0.2", "rate": 0.2, "wd": 3}
+
+
+def test_a_python_that_lets_no_hook_in_is_named(cli: Cli) -> None:
+    (cli.cwd / "train.py").write_text("print('loss: 0.5')\n")
+    run_id = cli.submit("python", "-I", "train.py", "--lr", "0.5")
+    assert cli.until(run_id, "finished")["params"] == {"lr": 0.5}
+    assert "its Python was started with -I: not seen from inside" in cli.out("show", run_id)
 
 
 def test_the_end_of_the_log_is_searched(cli: Cli) -> None:

@@ -69,7 +69,7 @@ class Collector:
             pass  # the agent then waits a moment longer
         _be_nice(LATER_NICE)
         for source in self._sources:
-            while source.has_more() and not source.failed:
+            while source.has_more() and not source.failed and os.path.exists(self._directory):
                 self.turn(source, True)
 
     def _has_begun(self) -> bool:

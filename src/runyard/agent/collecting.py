@@ -40,6 +40,7 @@ def prepare(context: Context, attempt: Attempt, staged: Staged, slots: list[dict
         "kept": os.path.join(staged.run_dir, paths.RECORDS, "collected.json"),
         "resumed": staged.resumed,
         "command": spec["command"],
+        "program": spec.get("program"),
         "in_place": bool(spec.get("in_place")),
         "links": [{name: link.get(name) for name in ("path", "target", "why")} for link in spec.get("links") or []],
         "hashes": os.path.join(context.home.host_dir(), "hashes.db"),

@@ -67,6 +67,8 @@ class Seen(Source):
         self._counted: dict[str, dict[str, tuple[int, int]]] = {}
         """Directories that stand for what was opened in them: its number and bytes, by stream."""
         self._readers: dict[str, StreamReader] = {}
+        self._own: set[str] = set()
+        """Streams of collectors: what they said is known."""
         self._to_hash: list[tuple[str, str]] = []
         """Name and path of what has to be fingerprinted still."""
         self._hashed: set[str] = set()
@@ -76,11 +78,12 @@ class Seen(Source):
 
     def state(self) -> Any:
         """Return the paths that were reported and those that were hashed."""
-        return {"known": sorted(self._known), "hashed": sorted(self._hashed)}
+        return {"linked": self._linked_said, "known": sorted(self._known), "hashed": sorted(self._hashed)}
 
     def restore(self, value: Any) -> None:
         """Report them no more, and hash what is left."""
         if isinstance(value, dict):
+            self._linked_said = bool(value.get("linked"))
             self._hashed = set(value.get("hashed") or [])
             for name in value.get("known") or []:
                 self._remember(name, os.path.join(self._tree, name))
@@ -108,16 +111,16 @@ class Seen(Source):
 
     def _remember(self, name: str, path: str) -> None:
         """Note that something need not be reported again, and that it is to be hashed."""
-        self._known.add(name)
-        if name not in self._hashed and (name in self._declared or all(name != link for _, link in self._links)):
-            self._to_hash.append((name, path))
+        if name not in self._known:
+            self._known.add(name)
+            if name not in self._hashed:
+                self._to_hash.append((name, path))
 
     def _count(self, item: dict[str, Any], stream: str) -> None:
         """Take in how much was opened in a directory: by the process of a stream, or as far as single files were said."""
         name = item["path"]
         self._counted.setdefault(name, {})[stream] = (item["count"], item["size"])
-        if name not in self._known:
-            self._remember(name, os.path.join(self._tree, name))
+        self._remember(name, os.path.join(self._tree, name))
 
     # -- by /proc
 
@@ -147,19 +150,18 @@ class Seen(Source):
         self._folders.add(parent or slash, base, {"path": name, "size": size})
 
     def _say_links(self, found: list[dict[str, Any]]) -> None:
-        """Report what is linked into the run; only what was asked for is fingerprinted."""
+        """Report what is linked into the run; what was asked for is fingerprinted, the rest if it is read."""
         for target, name in self._links:
             try:
                 info = os.stat(target)
             except OSError:
                 continue
-            if name in self._known:
-                continue
             item = {"path": name, "size": 0, "mtime_us": info.st_mtime_ns // 1000, "via": "linked"}
             if stat.S_ISREG(info.st_mode):
                 item["size"] = info.st_size
             found.append(item)
-            self._remember(name, target)
+            if name in self._declared:
+                self._remember(name, target)
 
     def data_name(self, path: str) -> str | None:
         """Return how a file is called among the data of the run: by its place in the tree; None for what is no data."""
@@ -178,6 +180,8 @@ class Seen(Source):
         from runyard.wire import spool
 
         for stream in spool.streams(self._spool):
+            if stream in self._own:
+                continue
             reader = self._readers.get(stream)
             if reader is None:
                 reader = self._readers[stream] = spool.StreamReader(self._spool, stream)
@@ -185,7 +189,9 @@ class Seen(Source):
             reader.skip_missing()
             for records in iter(reader.read, []):
                 for record in records:
-                    for message in spool.messages(record, "data"):
+                    if any(process.get("writer") == "collector" for process in spool.messages(record, "process")):
+                        self._own.add(stream)
+                    for message in () if stream in self._own else spool.messages(record, "data"):
                         self._take(message.get("files"), stream)
 
     def _take(self, files: Any, stream: str) -> None:
@@ -200,8 +206,7 @@ class Seen(Source):
                 self._declared.add(name)
             elif name not in self._known:
                 self._place(name, item["size"])
-            if name not in self._known:
-                self._remember(name, os.path.join(self._tree, name))
+            self._remember(name, os.path.join(self._tree, name))
 
     # -- fingerprints
 

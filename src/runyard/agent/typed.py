@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 from runyard.agent.sources import Source
@@ -10,13 +11,19 @@ from runyard.capture.commandline import parse_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from runyard.client.spool import Message, Row
 
 SHELLS = frozenset("sh bash dash zsh ksh fish".split())
+_PYTHON = re.compile(r"(?:python|pypy)([0-9]?)\.?([0-9]*)$")
+_OLDEST = (3, 8)
 AFTER_S = 5.0
 """By then a Python program has said that it is one."""
+
+
+MEANS = "not seen from inside; parameters are guessed from the command line, data that was open only for a moment is missing"
 
 
 def is_script(command: list[str]) -> bool:
@@ -30,6 +37,29 @@ def is_text(command: list[str]) -> bool:
     return os.path.basename(command[0]) in SHELLS and any("c" in word for word in options)
 
 
+def out_of_reach(command: Sequence[str], program: str) -> str:
+    """Return why no hook can be in a Python program; ``""`` where one can, or it is no Python program."""
+    found = _PYTHON.match(os.path.basename(os.path.realpath(program or command[0])))
+    if found is None:
+        return ""
+    if found.group(1) and (int(found.group(1)), int(found.group(2) or _OLDEST[1])) < _OLDEST:
+        return "its Python is older than 3.8"
+    words = iter(command[1:])
+    for word in words:
+        if not word.startswith("-") or word[1:2] in ("", "-"):
+            break
+        option = re.split("[cmWX]", word[1:], maxsplit=1)
+        keeping = set("ISE").intersection(option[0])
+        if keeping:
+            return "its Python was started with -%s" % min(keeping)
+        if len(option) > 1:
+            if word[1 + len(option[0])] in "cm":
+                break
+            if not option[1]:
+                next(words, "")
+    return ""
+
+
 class Typed(Source):
     """The words of the command, once it is clear that nobody else says what they mean."""
 
@@ -38,6 +68,7 @@ class Typed(Source):
     def __init__(self, facts: dict[str, Any]) -> None:
         self._spool = facts["spool"]
         self._command = facts["command"]
+        self._program = facts.get("program") or ""
         self._due = time.monotonic() + AFTER_S
         self._done = False
 
@@ -46,13 +77,16 @@ class Typed(Source):
         if self._done or not (over or time.monotonic() >= self._due):
             return [], []
         self._done = True
-        script = is_script(self._command)
-        silent = is_text(self._command) or (self._is_hooked() and not script)
-        values = {} if silent else parse_command(self._command)
-        message = {
-            "type": "params", "origin": "script" if script else "command", "source": "command line", "values": values,
-        }  # fmt: skip
-        return [], [(message, b"")] if values else []
+        hooked, script = self._is_hooked(), is_script(self._command)
+        messages: list[dict[str, Any]] = []
+        values = {} if is_text(self._command) or (hooked and not script) else parse_command(self._command)
+        if values:
+            origin = "script" if script else "command"
+            messages.append({"type": "params", "origin": origin, "source": "command line", "values": values})
+        why = "" if hooked else out_of_reach(self._command, self._program)
+        if why:
+            messages.append({"type": "capture", "notes": ["%s: %s" % (why, MEANS)]})
+        return [], [(message, b"") for message in messages]
 
     def state(self) -> Any:
         """Return whether they were said."""

@@ -1,4 +1,4 @@
-"""Parameters from click 8 and later, and from what is built on it (typer)."""
+"""Parameters from click 8 and later, and from typer, which is built on it, or brings a click of its own."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ GIVEN = frozenset(("COMMANDLINE", "ENVIRONMENT", "PROMPT"))
 class Contexts:
     """Records what a command was given once its context has been made, which is before it is invoked."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, library: str) -> None:
         self._session = session
+        self._library = library
 
     def enter(self, args: Any, kwargs: Any) -> Any:
         """``make_context(self, info_name, args, parent)`` is called."""
@@ -45,7 +46,7 @@ class Contexts:
             words = context.command_path.split(" ")[len(context.find_root().command_path.split(" ")) :]
             found[0]["command"] = " ".join(words)
         for part, origin in zip(found, ("cli", "default")):
-            self._session.params(values.flatten(part)[0], origin, "click")
+            self._session.params(values.flatten(part)[0], origin, self._library)
 
 
 def hook(session: Session, module: Any) -> None:
@@ -53,6 +54,6 @@ def hook(session: Session, module: Any) -> None:
     if not hasattr(module.Context, "get_parameter_source"):
         session.remark("click is older than version 8: its parameters are not captured")
         return
-    contexts = Contexts(session)
+    contexts = Contexts(session, module.__name__.partition(".")[0])
     owner = next(kind for kind in module.Command.__mro__ if "make_context" in vars(kind))
     wrap(owner, "make_context", contexts.enter, contexts.leave)

@@ -42,7 +42,8 @@ class Open:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Open a file."""
         if self._warns and _is_text(args, kwargs):
-            kwargs["encoding"] = io.text_encoding(None, 2)  # warns of the program's line, and not of ours
+            # Warns of the program's line, and not of ours. Python has the flag, and this function, from 3.10 on.
+            kwargs["encoding"] = io.text_encoding(None, 2)  # novermin
         try:
             opened = self._open(*args, **kwargs)
         except BaseException as exc:  # our frame is no part of the user's error; before Python 3.11 it cannot be hidden

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LIBRARIES = {
     "argparse": ("params", "runyard.capture.argparsing", "argparse"),
     "click.core": ("params", "runyard.capture.clicking", "click"),
+    "typer._click.core": ("params", "runyard.capture.clicking", "typer"),
     "hydra._internal.hydra": ("params", "runyard.capture.composing", "hydra"),
     "absl.flags._flagvalues": ("params", "runyard.capture.abslflags", "absl"),
     "cv2": ("data", "runyard.capture.reading", "cv2"),

@@ -10,14 +10,14 @@ import re
 from collections import namedtuple
 
 from runyard.capture.known import Known, Lines
-from runyard.capture.patterns import Patterns
 from runyard.capture.plans import BAR, CELL, HF, MARK, ROW, TABLE, TABLE_END, TRACE, WARNED
 from runyard.capture.progress import Bars
 from runyard.capture.stepping import Steps
+from runyard.wire.patterns import Patterns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any, NamedTuple
 
     class Point(NamedTuple):
@@ -48,14 +48,14 @@ _VERSION = 1
 class LineParser:
     """Finds metrics in raw output. Not thread-safe.
 
-    ``pattern``: regular expressions of the user, or a mapping from names to them (`runyard.capture.patterns`); a line in
-    which one is found is looked at no further. Raises ValueError for one that is none.
+    ``pattern``: regular expressions of the user (`runyard.wire.patterns`); a line in which one is found is looked at no
+    further. Raises ValueError for one that is none.
 
     ``progress``: how many steps are done, of how many, seconds left (None: not known yet), and the description, of the bar
     that spans the others; None when there is no bar.
     """
 
-    def __init__(self, pattern: Sequence[str] | Mapping[str, str] = ()) -> None:
+    def __init__(self, pattern: Sequence[str] = ()) -> None:
         self._patterns = Patterns(pattern)
         self._known = Lines()
         self._steps = Steps()

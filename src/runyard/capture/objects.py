@@ -24,7 +24,7 @@ _TRAINER = frozenset(("grad_norm", "eval_runtime", "train_runtime", "eval_sample
 
 _BASE = 7000000000
 """Stands, with the index added, for the numbers of a line."""
-_WRAPPED = re.compile(r"(?:\w+\.)?(?:float|int|bfloat|tensor|array|Decimal)\d*\(\s*([67][0-9]{9})[^()]*\)")
+_WRAPPED = re.compile(r"(?:\w+\.)?(?:float|int|bfloat|[tT]ensor|[aA]rray|Decimal)\d*\(\s*([67][0-9]{9})[^()]*\)")
 _ODD = re.compile(r"\b(?:nan|NaN|inf|Infinity)\b")
 _NAN, _INF, _LOW = 6000000001, 6000000002, 6000000003
 _CONSTANTS = {_NAN: float("nan"), _INF: float("inf"), _LOW: -float("inf")}

@@ -44,7 +44,7 @@ class Reading:
     def hdf5(self, args: Any, kwargs: Any, result: Any) -> None:
         """``File(name, mode)`` of h5py, or ``File(filename, mode)`` of PyTables."""
         name = args[1] if len(args) > 1 else kwargs.get("name", kwargs.get("filename"))
-        self._session.read(name, _argument(args, kwargs, 2, "mode", "r"))
+        self._session.read(name, _argument(args, kwargs, 2, "mode", None) or "r")
 
     def parquet(self, args: Any, kwargs: Any, result: Any) -> None:
         """``ParquetFile(source)``."""
@@ -53,7 +53,7 @@ class Reading:
 
     def parquets(self, args: Any, kwargs: Any, result: Any) -> None:
         """``ParquetDataset(...)``: what ``read_table`` reads."""
-        self.dataset(args, kwargs, getattr(args[0], "_dataset", None))
+        self.dataset(args, kwargs, args[0])
 
     def dataset(self, args: Any, kwargs: Any, result: Any) -> None:
         """``pyarrow.dataset.dataset(...)``: all its files, also those that a filter will leave out."""

@@ -28,7 +28,7 @@ NUMBERS = 250
 """A line with more is a row of some table, or a printed array."""
 
 VALUE = r"(?:%s|[-+]?(?:[nN][aA][nN]|[iI][nN][fF](?:inity)?)(?!\w))" % MARK
-_UNIT = r"(?:\s?%|\s?(?:ms|us|µs|s|secs?|seconds)|(?:it|\w+)?/s(?:ec|tep)?|s/\w+|x|[KMGT]i?B?(?:/s)?)(?![\w/.:])"
+_UNIT = r"(?:\s?%|\s?(?:ms|us|µs|s|secs?|seconds)|(?![kKMGTB]/)\w*/s(?:ec|tep)?|s/\w+|x|[KMGT]i?B(?:/s)?)(?![\w/.:])"
 _ITEM = re.compile(
     r"(?<![\w./@&?$\"'`<\-\\])(?P<key>[^\W\d][\w./@%\-]*(?:\[[\w.]+\])?)(?P<paren>\s?\([\w %/.]{1,20}\))?"
     r"(?P<gap>\s*[:=]\s*|\s+)(?P<value>VALUE)(?P<of>/[0-9]+(?![\w.]))?(?:UNIT)?"
@@ -68,6 +68,16 @@ _PREFIX = re.compile(
 )
 _LOGGER = re.compile(r"(?:[\w.]+(?::[\w.<>]+)*(?::MARK)?|[\w./]+\.py:MARK)\s*(?:-|\|)\s+".replace("MARK", MARK))
 _NAMED = re.compile(r"[\w.]+\s*[-|:\s]\s*" + _LEVEL)
+_WRAPPED = re.compile(
+    (
+        r"(?<![\w.])(?:\w+\.)?(?:float|int|bfloat|[tT]ensor|[aA]rray)[0-9]*\(\s*(?:\[(?P<one>VALUE)\]|(?P<plain>VALUE))"
+        r"\s*(?:,\s*\w+=[^()]*(?:\(\)[^()]*)?)?\)"
+    ).replace("VALUE", VALUE)
+)
+HIDDEN = "\ud800"
+"""Stands for a number in what is printed around another one: ``tensor(0.5, device='cuda:0')``; in no decoded text."""
+_SUMMARY = re.compile(r"\s*\*\s+(?=Acc@)")
+"""Begins what the example of PyTorch for ImageNet, and what is made after it, prints at the end of a validation."""
 _CUT = re.compile(r"(?<=[\w\]])\([^()]*[=,:][^()]*\)?|(?<!\w)\w{1,12}://\S+")
 _PAREN = re.compile(r"\([^()]*\)")
 _WORD = re.compile(r"[^\W\d_]{2,}")
@@ -88,7 +98,8 @@ def read(shape: str, start: int) -> tuple[list[Item], list[Step]]:
     """Return the metrics and counters in the text of a shape from ``start`` on."""
     if shape.count(MARK) > NUMBERS:
         return [], []
-    text = _CUT.sub(lambda found: re.sub("[^%s]" % MARK, "\x02", found.group()), shape)
+    text = shape[:start] + _WRAPPED.sub(_unwrapped, shape[start:])
+    text = _CUT.sub(lambda found: re.sub("[^%s%s]" % (MARK, HIDDEN), "\x02", found.group()), text)
     steps, taken = _steps(text, start)
     found = _candidates(text, start, taken, bool(steps))
     if not found:
@@ -97,6 +108,11 @@ def read(shape: str, start: int) -> tuple[list[Item], list[Step]]:
     if items and not steps:
         steps = _outer_step(text, start, found)
     return items, steps
+
+
+def _unwrapped(found: re.Match[str]) -> str:
+    value = found.group("one") or found.group("plain")
+    return value + ")" + HIDDEN * (found.group().count(MARK) - value.count(MARK))
 
 
 def has_prose(shape: str, start: int) -> bool:
@@ -118,7 +134,7 @@ class _Candidate:
 
 def _index(text: str, position: int) -> int:
     """Return the number in the line of the mark at a position."""
-    return text.count(MARK, 0, position)
+    return text.count(MARK, 0, position) + text.count(HIDDEN, 0, position)
 
 
 def _steps(text: str, start: int) -> tuple[list[Step], list[Span]]:
@@ -148,8 +164,13 @@ def _step(word: str, text: str, found: re.Match[str], at: str, total: str) -> St
 def _candidates(text: str, start: int, taken: Sequence[Span], stepped: bool) -> list[_Candidate]:
     found: list[_Candidate] = []
     roles = [(role.end(), role.group(1)) for role in _ROLE.finditer(text, start)]
+    summary = _SUMMARY.match(text, start)
+    if summary:
+        roles.insert(0, (summary.end(), "test"))
     last = start
     for match in _ITEM.finditer(text, start):
+        if match.group("value") != MARK and match.group("key").lower() in words.STOP:
+            continue  # `number of nan iterations: 0`
         if any(begin < match.end() and match.start() < end for begin, end in taken):
             last = match.end()
             continue
@@ -164,7 +185,9 @@ def _candidates(text: str, start: int, taken: Sequence[Span], stepped: bool) -> 
 def _candidate(text: str, match: re.Match[str], edge: int, role: str, stepped: bool) -> _Candidate:
     key, gap = match.group("key"), match.group("gap")
     before = _BEFORE.search(text[edge : match.start()])
-    phrase = _phrase(before.group(1).split() if before else [], key)
+    spoken = before.group(1).split() if before else []
+    whole = before is not None and text[edge : edge + before.start(1)].rstrip().endswith("|")
+    phrase = " ".join([*spoken, key]) if whole else _phrase(spoken, key)
     name = words.normalised(phrase + (match.group("paren") or ""))
     known = bool(words.METRIC.search(phrase)) and not words.NO_METRIC.match(name)
     spaced = not gap.strip()

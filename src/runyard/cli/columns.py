@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from runyard.cli import common, text
+from runyard.cli import common, text, tracked
 from runyard.client.api import Api
 from runyard.client.columns import split
 from runyard.wire.errors import UsageError
@@ -38,7 +38,7 @@ def columns_of(api: Api, wanted: list[str], most: int | None, filters: Mapping[s
         return 0
     if rows:
         shown = [_shown(row) for row in rows]
-        titles = ("ID", "STATE", "AGE", "PROJECT", "NAME/MESSAGE", *head)
+        titles = ("ID", "STATE", "AGE", "PROJECT", "NAME/MESSAGE", *map(tracked.name, head))
         click.echo(text.table(shown, titles, [row[1] for row in rows]))
     return len(rows)
 
@@ -68,4 +68,4 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return "%.6g" % value if isinstance(value, float) else str(value)
+    return "%.6g" % value if isinstance(value, float) else tracked.name(str(value))

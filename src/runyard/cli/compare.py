@@ -146,9 +146,9 @@ def table(runs: Sequence[Json], metrics: Sequence[str], goal: str) -> str:
     """Return runs as a table; the best value of each metric has a star."""
     params = differing(runs)
     signs = {metric: goals.sign(metric, goal) for metric in metrics}
-    head = ["ID", "STATE", "NAME/MESSAGE", *params]
+    head = ["ID", "STATE", "NAME/MESSAGE", *map(tracked.name, params)]
     for metric in metrics:
-        head += [metric, "max" if signs[metric] > 0 else "min"]
+        head += [tracked.name(metric), "max" if signs[metric] > 0 else "min"]
     rows = []
     for run in runs:
         values = run.get("params") or {}

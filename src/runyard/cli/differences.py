@@ -96,7 +96,11 @@ def sections(old: Json, new: Json) -> dict[str, str]:
 
 def _params_text(changed: Json) -> str:
     rows = [
-        (name, *("-" if side not in item else tracked.plain(item[side]) for side in ("old", "new")), item["source"])
+        (
+            tracked.name(name),
+            *("-" if side not in item else tracked.plain(item[side]) for side in ("old", "new")),
+            item["source"],
+        )
         for name, item in changed.items()
     ]
     return text.table(rows, ("PARAMETER", "OLD", "NEW", "FROM"))
@@ -124,7 +128,7 @@ def _metrics_text(changed: Json) -> str:
         difference, relative = item["difference"], item["relative"]
         rows.append(
             (
-                name,
+                tracked.name(name),
                 *("-" if item[side] is None else tracked.number(item[side]) for side in ("old", "new")),
                 "-" if difference is None else "%+.5g" % difference,
                 "-" if relative is None else "%+.1f%%" % (100 * relative),

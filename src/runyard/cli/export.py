@@ -11,7 +11,7 @@ import click
 from runyard.cli import common, complete, text
 from runyard.client import columns, exports, latex
 from runyard.client.api import Api
-from runyard.wire.errors import UsageError
+from runyard.wire.errors import ConflictError, UsageError
 from runyard.wire.files import write_output
 
 Json = dict[str, Any]
@@ -69,7 +69,12 @@ def export(
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     else:
-        write_output(output, data)
+        try:
+            write_output(output, data)
+        except OSError as exc:
+            raise ConflictError(
+                "%s cannot be written: %s" % (output, exc.strerror), "name a file in a directory that exists"
+            ) from exc
     return 0
 
 

@@ -24,6 +24,7 @@ RECONNECT_S = 60.0
 """How long a server that went away (a restart) is waited for."""
 RECONNECT_STEP_S = 0.2
 PIECE = 1 << 20
+REMARKS = 3
 
 
 def exit_status(run: dict[str, Any]) -> int:
@@ -199,8 +200,11 @@ def summary(api: Api, run: dict[str, Any]) -> None:
     names = [str(o["path"]) for o in run.get("outputs") or []] if run.get("files") not in ("trashed", "gone") else []
     if names:
         notice("outputs   " + ", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))
-    for remark in tracked.remarks(run)[:3]:
+    remarks = [*tracked.remarks(run), *tracked.refused(run)]
+    for remark in remarks[:REMARKS]:
         notice("note      " + remark)
+    if len(remarks) > REMARKS:
+        notice("          and %d more: runyard show %s" % (len(remarks) - REMARKS, short))
     if run.get("state") == states.FINISHED:
         following = "runyard outputs %s" % short if names and not shown else "runyard show %s" % short
     else:

@@ -66,7 +66,8 @@ def freeze(options: Mapping[str, Any], cwd: str, program: str, environ: Mapping[
     values.update(config.project_settings(top))
     values.update(settings.from_environment(environ))
     project = options["project"] or values["project"] or name
-    tracking = {name: values[name] for name in ("pattern", "goal")}
+    tracking = {"goal": values["goal"]}
+    tracking["pattern"] = [*patterns(options), *values["pattern"]]
     tracking["capture"] = [] if options["no_capture"] else [kind for kind in values["capture"] if kind != "none"]
     if options["in_place"]:
         code = _in_place(options, cwd, top, name, project)
@@ -95,6 +96,19 @@ def freeze(options: Mapping[str, Any], cwd: str, program: str, environ: Mapping[
     code.left_out = ["%s (%s)" % (item["path"], item["why"]) for item in frozen.skipped]
     _add_editable(code, program, environ)
     return code
+
+
+def patterns(options: Mapping[str, Any]) -> list[str]:
+    """Return the patterns of the command line; raises UsageError for one that is none."""
+    given = list(options["pattern"])
+    if given:
+        from runyard.wire.patterns import Patterns
+
+        try:
+            Patterns(given)
+        except ValueError as exc:
+            raise UsageError("--pattern: %s" % exc, settings.BY_NAME["pattern"].help) from exc
+    return given
 
 
 def _add_editable(code: Code, program: str, environ: Mapping[str, str]) -> None:

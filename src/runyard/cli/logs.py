@@ -105,29 +105,55 @@ def outputs(run: str, as_json: bool) -> int:
     return 0
 
 
-@common.command("get", help="Fetch a file that a run wrote, into the current directory or DEST (- is stdout).")
+@common.command(
+    "get",
+    help="Fetch a file that a run wrote, or an image, text or table that it logged, into the current directory or DEST "
+    "(- is stdout).",
+)
 @common.run_argument
-@click.argument("path")
+@click.argument("path", metavar="PATH | NAME")
 @click.option("-o", "--output", "dest", metavar="DEST", help="File or directory to write; it may exist.")
-def get(run: str, path: str, dest: str | None) -> int:
-    """Fetch one output."""
+@click.option("--step", type=int, metavar="N", help="Of what was logged that of step N; default: the last.")
+def get(run: str, path: str, dest: str | None, step: int | None) -> int:
+    """Fetch one output, or one of the media."""
     with common.server() as api:
+        pieces, end = _content(api, run, path, step)
         if dest == "-":
-            for piece in api.output(run, path):
+            for piece in pieces:
                 sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
             return 0
         name = os.path.basename(path.rstrip("/"))
         if not name:
             raise UsageError("%r is no file" % path, "runyard outputs %s lists the files" % run)
+        name += end
         target = dest or name
         if dest and os.path.isdir(dest):
             target = os.path.join(dest, name)
         if not dest and os.path.lexists(target):
             raise ConflictError("%s exists already" % target, "choose where to write it: -o DEST")
-        size = write(api.output(run, path), target)
+        size = write(pieces, target)
     click.echo("%s (%s)" % (target, text.size(size)))
     return 0
+
+
+def _content(api: Api, run: str, path: str, step: int | None) -> tuple[Iterator[bytes], str]:
+    """Return the content of an output, or of a medium, and what its file name ends in beside the name; raises NotFoundError."""
+    missing = NotFoundError("%s logged nothing called %s" % (run, path), "runyard show %s has the names" % run)
+    if step is None:
+        pieces = api.output(run, path)
+        try:
+            return _chain(next(pieces, b""), pieces), ""
+        except NotFoundError as exc:
+            missing = exc
+    named = [item for item in api.media(run) if item["name"] == path]
+    found = [item for item in named if step is None or item["step"] == step]
+    if found:
+        return api.medium(run, found[-1]["sha256"]), "." + found[-1]["format"]
+    if named:
+        steps = ", ".join(str(item["step"]) for item in named[:20])
+        raise NotFoundError("%s logged no %s at step %s" % (run, path, step), "there are the steps %s" % steps)
+    raise missing
 
 
 def write(pieces: Iterator[bytes], target: str) -> int:

@@ -74,6 +74,8 @@ def ls(
             shown = _list(api, most, filters, quiet, as_json)
         if not shown and not quiet and not as_json:
             common.nothing_fits(api, "no runs%s" % (" fit" if narrowed else " yet; try: runyard demo"), filters)
+            for word in set(query).intersection(states.RUN_STATES):
+                text.notice("  %s as a word; runs in that state: runyard ls -s %s" % (word, word))
     if most and shown == most and not limit:
         text.notice("%s %d; all: runyard ls -a" % ("the first" if filters["order"] else "the newest", most))
     return 0
@@ -127,20 +129,21 @@ def took(run: Json) -> str:
     "show", help="Show a run: state, why it waits, code, program, environment, attempts, outputs. --json has all of it."
 )
 @common.run_argument
+@click.option("-a", "--all", "everything", is_flag=True, help="All rows of the tables.")
 @common.json_option
-def show(run: str, as_json: bool) -> int:
+def show(run: str, everything: bool, as_json: bool) -> int:
     """Show one run."""
     with common.server() as api:
         found = api.run(run)
     if as_json:
         common.print_json(found)
     else:
-        click.echo(description(found))
+        click.echo(description(found, everything))
     return 0
 
 
-def description(run: Json) -> str:
-    """Return everything about a run, for people."""
+def description(run: Json, everything: bool = False) -> str:
+    """Return a run for people; ``everything``: all parameters, metrics, files and so on, not only the first ones."""
     shot = run.get("snapshot") or {}
     ended = run.get("end") and run["state"] not in (states.QUEUED, states.HELD, states.RUNNING)
     state = ended_text(run) if ended else ", ".join(dict.fromkeys([run["state"], run.get("phase") or run["state"]]))
@@ -183,12 +186,13 @@ def description(run: Json) -> str:
     parts = [text.pairs(rows)]
     if len(attempts) > 1 or (attempts and not ended):
         parts.append(text.table([_attempt(a) for a in attempts], ("ATTEMPT", "HOST", "SLOTS", "STARTED", "END")))
-    parts += tracked.tables(run)
+    parts += tracked.tables(run, everything)
     outputs = run.get("outputs") or []
     if outputs:
-        parts.append(text.table([(o["path"], text.size(o.get("size")), o.get("type") or "") for o in outputs[:20]],
+        shown = outputs if everything else outputs[:20]
+        parts.append(text.table([(o["path"], text.size(o.get("size")), o.get("type") or "") for o in shown],
                                 ("OUTPUT", "SIZE", "TYPE")))  # fmt: skip
-        if len(outputs) > 20:
+        if len(outputs) > len(shown):
             parts.append("%d more: runyard outputs %s" % (len(outputs) - 20, run["id"]))
     return "\n\n".join(parts)
 

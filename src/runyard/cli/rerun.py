@@ -129,6 +129,7 @@ def _rerun(run: str, changed: tuple[str, ...], sets: tuple[str, ...], code: str,
             frozen = freeze.freeze(options, place, path, environ)
         else:
             frozen = freeze.again(old, options["link"], submit.working_directory())
+            frozen.tracking["pattern"] = [*freeze.patterns(options), *(frozen.tracking.get("pattern") or [])]
         if options["no_capture"]:
             frozen.tracking["capture"] = []
         given = submit.variables(options["env"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,16 @@ from runyard.cli import text
 Json = dict[str, Any]
 MANY = 20
 LONG = 60
+ORIGINS = ("cli", "command", "call", "file", "default", "constant")
+"""Of parameters, in the order in which they are shown."""
 
 
 def number(value: Any) -> str:
     """Return a number rounded for reading: five digits."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return "%d" % value if isinstance(value, int) or (value == int(value) and abs(value) < 1e6) else "%.5g" % value
 
 
@@ -29,30 +34,71 @@ def plain(value: Any) -> str:
         import json
 
         shown = json.dumps(value)
+    return name(shown)
+
+
+def name(shown: str) -> str:
+    """Return a name, or another text, in one line; a long one is cut."""
     shown = text.plain(shown)
     return shown if len(shown) <= LONG else shown[: LONG - 1] + "…"
 
 
-def tables(run: Json) -> list[str]:
-    """Return parameters, metrics and data of a run as tables, those that there are."""
-    parts = []
-    params, sources = run.get("params") or {}, run.get("param_sources") or {}
-    if params:
-        rows = [(name, plain(value), sources.get(name, "")) for name, value in sorted(params.items())]
-        parts.append(_table(rows, ("PARAMETER", "VALUE", "FROM"), run["id"]))
-    metrics = run.get("metrics") or {}
-    if metrics:
-        values = [
-            (name, number(m["last"]), number(m["min"]), number(m["max"]), number(m["mean"]),
-             "-" if m.get("step") is None else str(m["step"]), str(m["count"] or "-"))
-            for name, m in sorted(metrics.items())
-        ]  # fmt: skip
-        parts.append(_table(values, ("METRIC", "LAST", "MIN", "MAX", "MEAN", "STEP", "POINTS"), run["id"]))
-    data = run.get("data") or []
-    if data:
-        files = [(d["path"], text.size(d["size"]), (d.get("sha256") or "-")[:12], _seen(d)) for d in data]
-        parts.append(_table(files, ("DATA", "SIZE", "SHA-256", "SEEN BY"), run["id"]))
+def tables(run: Json, everything: bool = False) -> list[str]:
+    """Return parameters, metrics, media, data and what was not taken as tables, those that there are.
+
+    ``everything``: all rows of each, not only the first ones.
+    """
+    listed = (
+        (_params(run), ("PARAMETER", "VALUE", "FROM")),
+        (_metrics(run), ("METRIC", "LAST", "MIN", "MAX", "MEAN", "STEP", "POINTS")),
+        (_media(run), ("LOGGED", "KIND", "NUMBER", "STEPS")),
+        (_data(run), ("DATA", "SIZE", "SHA-256", "SEEN BY")),
+    )
+    parts = [_table(rows, head, run["id"], everything) for rows, head in listed if rows]
+    refused = (run.get("capture") or {}).get("refused") or []
+    if refused:
+        rows = [(name(item["name"]) or '""', str(item["count"]), item["why"]) for item in refused]
+        parts.append(text.table(rows, ("NOT TAKEN", "TIMES", "WHY")))
     return parts
+
+
+def _params(run: Json) -> list[tuple[str, ...]]:
+    """Return the rows of parameters: those that somebody gave for this run before those that are always there."""
+    params, sources, origins = (run.get(key) or {} for key in ("params", "param_sources", "param_origins"))
+
+    def key(param: str) -> tuple[int, str]:
+        origin = origins.get(param)
+        return (ORIGINS.index(origin) if origin in ORIGINS else len(ORIGINS), param)
+
+    return [(name(param), plain(params[param]), sources.get(param, "")) for param in sorted(params, key=key)]
+
+
+def _metrics(run: Json) -> list[tuple[str, ...]]:
+    """Return the rows of metrics: those with points before results."""
+    metrics = run.get("metrics") or {}
+    return [
+        (name(metric), number(m["last"]), number(m["min"]), number(m["max"]), number(m["mean"]),
+         "-" if m.get("step") is None else str(m["step"]), str(m["count"] or "-"))
+        for metric, m in sorted(metrics.items(), key=lambda item: (not item[1]["count"], item[0]))
+    ]  # fmt: skip
+
+
+def _media(run: Json) -> list[tuple[str, ...]]:
+    return [
+        (name(item["name"]), item["kind"], str(item["count"]), _steps(item["min_step"], item["max_step"]))
+        for item in run.get("media") or []
+    ]
+
+
+def _data(run: Json) -> list[tuple[str, ...]]:
+    return [
+        (item["path"], text.size(item["size"]), (item.get("sha256") or "-")[:12], _seen(item))
+        for item in run.get("data") or []
+    ]
+
+
+def _steps(least: int | None, last: int | None) -> str:
+    return "-" if least is None else str(least) if least == last else "%s to %s" % (least, last)
 
 
 def _seen(item: Json) -> str:
@@ -65,9 +111,10 @@ def _seen(item: Json) -> str:
     )
 
 
-def _table(rows: Sequence[Sequence[str]], head: tuple[str, ...], run_id: str) -> str:
-    shown = text.table(rows[:MANY], head)
-    return shown + ("\n%d more: runyard show --json %s" % (len(rows) - MANY, run_id) if len(rows) > MANY else "")
+def _table(rows: Sequence[Sequence[str]], head: tuple[str, ...], run_id: str, everything: bool) -> str:
+    shown = text.table(rows if everything else rows[:MANY], head)
+    more = 0 if everything else len(rows) - MANY
+    return shown + ("\n%d more: runyard show --all %s" % (more, run_id) if more > 0 else "")
 
 
 def captured(run: Json) -> str:
@@ -75,14 +122,15 @@ def captured(run: Json) -> str:
     counts = (
         (len(run.get("params") or {}), "parameter"),
         (len(run.get("metrics") or {}), "metric"),
+        (sum(item["count"] for item in run.get("media") or []), "medium", "media"),
         (len(run.get("data") or []), "data file"),
         (len(run.get("outputs") or []) if run.get("files") not in ("trashed", "gone") else 0, "output"),
     )
-    return ", ".join(["its log", *(text.count(count, word) for count, word in counts if count)])
+    return ", ".join(["its log", *(text.count(count, *words) for count, *words in counts if count)])
 
 
 def remarks(run: Json) -> list[str]:
-    """Return what a person should know of what was captured: what is missing, what was refused, other notes."""
+    """Return what a person should know of what was captured: notes, and what is missing."""
     capture = run.get("capture") or {}
     found = [str(note) for note in capture.get("notes") or []]
     if capture.get("missing"):
@@ -90,8 +138,13 @@ def remarks(run: Json) -> list[str]:
             "%s of what it logged is missing: %s"
             % (text.count(capture["missing"], "record"), capture.get("missing_why"))
         )
-    refused = (capture.get("refused") or [])[:5]
-    return found + ["%s was not taken (%d times): %s" % (item["name"], item["count"], item["why"]) for item in refused]
+    return found
+
+
+def refused(run: Json) -> list[str]:
+    """Return what was not taken of what a run logged, a line for each."""
+    listed = (run.get("capture") or {}).get("refused") or []
+    return ["%s was not taken (%d times): %s" % (item["name"], item["count"], item["why"]) for item in listed]
 
 
 def highlights(run: Json) -> list[str]:

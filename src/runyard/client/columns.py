@@ -51,8 +51,17 @@ class Columns:
         return zip(*self.values.values()) if self.values else iter([()] * self.count)
 
     def kind(self, name: str) -> str:
-        """Return what a column holds: nothing, switch, integer, number, text, or mixed."""
-        return _KINDS.get(frozenset(map(type, self.values[name])) - {type(None)}, MIXED)
+        """Return what a column holds: nothing, switch, integer, number, text, or mixed.
+
+        Whole numbers that 64 bits do not hold, or that beside others would lose digits as floats, are mixed.
+        """
+        found = _KINDS.get(frozenset(map(type, self.values[name])) - {type(None)}, MIXED)
+        if found in (INTEGER, NUMBER):
+            bits = 63 if found == INTEGER else 53
+            whole = [value for value in self.values[name] if type(value) is int]
+            if whole and not -(1 << bits) <= min(whole) <= max(whole) < 1 << bits:
+                return MIXED
+        return found
 
     def without(self, *names: str) -> Columns:
         """Return the same but for some columns."""
@@ -117,11 +126,14 @@ def _place(name: str, wanted: Sequence[str]) -> tuple[int, str]:
 
 
 def _clean(name: str, values: list[Any]) -> list[Any]:
-    """Let NaN and infinities be numbers again, and texts be such that they can be written as UTF-8.
+    """Let NaN and infinities be numbers again, lists be texts, and texts be such that they can be written as UTF-8.
 
     The server has them as text. A parameter may be the text ``NaN``; it stays one unless other runs have a number there.
     """
     kinds = set(map(type, values))
+    if kinds & {list, dict}:
+        kinds.add(str)
+        values = [_text(value) if type(value) in (list, dict) else value for value in values]
     if str not in kinds:
         return values
     odd = {value for value in values if type(value) is str} <= set(_ODD)
@@ -136,6 +148,13 @@ def _clean(name: str, values: list[Any]) -> list[Any]:
             for value in values
         ]
     return values
+
+
+def _text(value: Any) -> str:
+    """Return a list as text, as it is of parameters that were captured."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
 
 
 def history(

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from runyard.client.columns import Columns
 
 DIGITS = 3
-_HAS = "has "
-"""Before the name of a column that tells whether a bare name, such as ``loss``, is a metric."""
 STATE, GOAL = "run.state", "run.goal"
 _WIDTH = 110
 

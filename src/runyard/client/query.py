@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from runyard.client import columns, connect, exports, latex
-from runyard.wire.errors import RunyardError, UsageError
+from runyard.wire.errors import NotFoundError, RunyardError, UsageError
 from runyard.wire.files import write_output
 
 TYPE_CHECKING = False
@@ -89,9 +89,14 @@ class Runs:
         if not metrics:
             raise UsageError("history needs the name of a metric", 'e.g. history("loss", "val/acc")')
         exports.needed("pandas")
-        return self._ask(
-            lambda api: exports.long_frame(columns.history(api, metrics, points, self.limit, **self._filters()))
-        )
+        found = self._ask(lambda api: list(columns.history(api, metrics, points, self.limit, **self._filters())))
+        there = {metric for _, metric, _ in found}
+        missing = [name for name in map(columns.metric_name, metrics) if name not in there]
+        if missing and self.ids:
+            raise NotFoundError(
+                "none of these runs has points of a metric %s" % missing[0], 'df("metrics.*") has the metrics there are'
+            )
+        return exports.long_frame(found)
 
     def csv(self, path: str | os.PathLike[str] | None = None, columns: str | Sequence[str] | None = None) -> str | None:
         """Write the runs as CSV, or return that as text where no path is given; ``columns`` as in `df`."""

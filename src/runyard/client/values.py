@@ -8,6 +8,8 @@ import struct
 import sys
 import zlib
 
+from runyard.wire import spool
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +22,8 @@ MAX_BITS = 4096
 """Of whole numbers: Python itself refuses to write down those of 14,000 and more."""
 MAX_ROWS = 100_000
 TEXT_MAX = 1 << 24
+CONTENT_MAX = spool.MAX_RECORD - (1 << 16)
+"""Bytes: a record holds them, and what is said of them."""
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 GIF = b"GIF8"
@@ -86,6 +90,8 @@ def number(value: Any) -> float | None:
     if isinstance(value, (str, bytes, bytearray)) or any(length != 1 for length in shape):
         return None
     try:
+        if getattr(value, "requires_grad", False):
+            value = value.detach()  # torch warns of what it takes for a mistake
         return float(value.item() if shape else value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         return None
@@ -119,7 +125,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         return [plain(item, depth + 1) for item in nested]
     found = number(value)
     if found is not None:
-        return int(found) if hasattr(value, "__index__") else found
+        return _whole(value, found)
     if hasattr(value, "tolist") and getattr(value, "size", 0) <= 100:
         return plain(value.tolist(), depth + 1)
     return repr(value)[:1000]
@@ -135,6 +141,14 @@ def _nested(value: Any) -> Any:
     return vars(value) if type(value).__name__ == "Namespace" and hasattr(value, "__dict__") else None
 
 
+def _whole(value: Any, found: float) -> float:
+    """Return a number of a library as a whole one if it is one by its type; arrays and tensors have the method in any case."""
+    try:
+        return int(value.__index__())
+    except (AttributeError, TypeError, ValueError):
+        return found
+
+
 def medium(value: Any) -> Medium:
     """Return what is to be stored of a value that is no number; raises TypeError for what cannot be shown."""
     caption = str(getattr(value, "caption", "") or "") if isinstance(value, (Image, Table, Histogram)) else ""
@@ -148,6 +162,8 @@ def medium(value: Any) -> Medium:
         found = Medium("text", "txt", value[:TEXT_MAX].encode("utf-8", "backslashreplace"))
     else:
         found = _guess(value)
+    if len(found.content) > CONTENT_MAX:
+        raise ValueError("%d bytes are more than can be kept of one value (%d)" % (len(found.content), CONTENT_MAX))
     found.caption = caption
     return found
 
@@ -165,6 +181,10 @@ def _guess(value: Any) -> Medium:
         return _image(value)
     shape = getattr(value, "shape", None)
     if shape is not None:
+        if len(shape) > 3:
+            raise TypeError(
+                "an array of %d dimensions is no image: log one of them (x[0]), or runyard.Histogram(x)" % len(shape)
+            )
         return _image(value) if len(shape) in (2, 3) else _histogram(_numbers(value), BINS)
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, dict) for item in value):
         return _table(list(value), None)

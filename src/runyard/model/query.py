@@ -8,6 +8,7 @@ columns stay as they were typed.
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from runyard.model.fields import (
     read,
 )
 from runyard.model.tokens import Token, wrong
-from runyard.model.tree import All, Either, Has, Holds, Not, Query, Words
+from runyard.model.tree import FLOATS_END, All, Either, Has, Holds, Not, Query, Whole, Words
 from runyard.wire.errors import InvalidError
 
 TERMS_MAX = 200
@@ -179,6 +180,9 @@ class _Reader:
 
     def _chain(self, node: ast.Compare) -> Query:
         operands = [self._operand(item) for item in (node.left, *node.comparators)]
+        for place, op in enumerate(node.ops, 1):
+            if isinstance(op, ast.In | ast.NotIn) and self._is_list_of_one(operands[place]):
+                operands[place] = Operand(operands[place].at, values=(operands[place],))
         pairs = zip(operands, node.ops, operands[1:], strict=False)
         try:
             found = tuple(compare(left, _COMPARES[type(op)], right, self.now_us) for left, op, right in pairs)
@@ -186,6 +190,11 @@ class _Reader:
             raise self._wrong(exc.at, exc.message, exc.hint) from None
         self._count(node, len(found) - 1)
         return found[0] if len(found) == 1 else All(found)
+
+    def _is_list_of_one(self, operand: Operand) -> bool:
+        """Tell whether a value stands in parentheses, as ``("failed")``, which is no list in Python."""
+        before = next((one for one, two in itertools.pairwise(self.tokens) if two.at == operand.at), None)
+        return operand.is_value and before is not None and before.text == "("
 
     def _call(self, node: ast.Call) -> Query:
         if node.keywords or len(node.args) != 1:
@@ -235,7 +244,7 @@ class _Reader:
         if token.kind == tokens.TEXT:
             return Operand(at, value=tokens.text_of(token))
         if token.kind == tokens.VALUE:
-            return Operand(at, value=float(token.text))
+            return Operand(at, value=_number(token.text))
         if token.text in _CONSTANTS:
             return Operand(at, value=_CONSTANTS[token.text])
         if token.text in (TAGS, DATA):
@@ -244,7 +253,15 @@ class _Reader:
             raise self._located(at, token.text, ())
         found = near(token.text, SPACES, 1)
         hint = f'in quotes it is a text, or a word to search for: "{token.text}"'
-        raise self._wrong(at, f"there is no {token.text}", meant(found) + (" Or " if found else "") + hint)
+        likely = meant(found)
+        if not likely and self._is_compared(token):
+            likely = f"did you mean metrics.{token.text} or params.{token.text}?"
+        raise self._wrong(at, f"there is no {token.text}", f"{likely} Or {hint}" if likely else hint)
+
+    def _is_compared(self, token: Token) -> bool:
+        place = self.tokens.index(token)
+        around = (*self.tokens[max(0, place - 1) : place], *self.tokens[place + 1 : place + 2])
+        return any(other.text in (*tokens.COMPARISONS, "in", "is") for other in around)
 
     def _field(self, node: ast.expr) -> Field:
         parts: list[Part] = []
@@ -319,3 +336,9 @@ def _key(text: str) -> Key:
     if field.space in (TAGS, DATA, ENV):
         raise InvalidError(f"runs cannot be sorted by {field}", "they can by run.*, params.*, metrics.* and code.*")
     return Key(field, text.startswith("-"))
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    exact = text.isdecimal() and FLOATS_END <= number < math.inf
+    return Whole(int(text)) if exact else number

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from runyard.wire.errors import InvalidError
 from runyard.wire.ids import is_run_id
+from runyard.wire.patterns import Patterns
 from runyard.wire.settings import CAPTURE, parse_goal
 
 Json = dict[str, Any]
@@ -189,6 +190,11 @@ def _check_tracking(tracking: Json) -> list[str]:
         value = tracking.get(name, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             problems.append(f"tracking.{name} is no list of texts")
+    if not problems:
+        try:
+            Patterns(tracking.get("pattern") or [])
+        except ValueError as exc:
+            problems.append(f"tracking.pattern: {exc}")
     unknown = [kind for kind in tracking.get("capture") or [] if kind not in CAPTURE]
     if unknown and not problems:
         problems.append(f"tracking.capture has {unknown[0]!r}; there are {', '.join(CAPTURE)}")

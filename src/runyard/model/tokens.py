@@ -27,7 +27,7 @@ _PATTERN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _KEYWORDS = frozenset({"and", "or", "not", "in", "is"})
-_COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
+COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 _INSTEAD = {"=": "==", "<>": "!=", "&&": "and", "&": "and", "||": "or", "|": "or", "!": "not", "~": "not"}
 _A_VALUE = "a field such as run.state or params.lr, a number, or a text in quotes"
 _AN_OPERATOR = "an operator such as ==, <, in, and, or"
@@ -78,7 +78,7 @@ def is_expression(query: str, tokens: Sequence[Token]) -> bool:
     It is one if something is compared in it, a text stands in quotes, or a field meets an operator. Words such as
     ``it's``, ``--lr=0.1`` and ``run.py`` are none, nor are ``and``, ``in`` and ``not`` among words.
     """
-    if any(token.text in _COMPARISONS for token in tokens):
+    if any(token.text in COMPARISONS for token in tokens) or _is_equation(query, tokens):
         return True
     if any(token.kind == TEXT and _stands_alone(query, token) for token in tokens):
         return True
@@ -96,6 +96,11 @@ def _meets_equals(query: str, tokens: Sequence[Token]) -> bool:
     """Tell whether ``=`` was written for ``==``; ``lr=0.1`` and ``data.size=3`` are words of a command."""
     begins = tokens[0].text in (PARAMS, METRICS, RUN)
     return any(token.text == "=" and (begins or query[token.at - 1 : token.at].isspace()) for token in tokens)
+
+
+def _is_equation(query: str, tokens: Sequence[Token]) -> bool:
+    """Tell whether a query is ``lr = 0.3``: a name, and a sign for equality that belongs to no word."""
+    return len(tokens) > 2 and tokens[0].kind == NAME and tokens[1].text == "=" and query.split()[1:2] == ["="]
 
 
 def _stands_alone(query: str, token: Token) -> bool:
@@ -178,7 +183,7 @@ class _Order:
                 self._fail(
                     token, f"{_AN_OPERATOR} is expected, found not", "not stands before a comparison, or in `not in`"
                 )
-        elif token.text in _COMPARISONS or token.text in _KEYWORDS:
+        elif token.text in COMPARISONS or token.text in _KEYWORDS:
             self.value_due = True
         elif token.kind == VALUE and token.text.startswith("."):
             self._fail(token, "a name does not begin with a digit", 'in brackets it may: params["3d"]')

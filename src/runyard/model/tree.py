@@ -7,6 +7,25 @@ from dataclasses import dataclass
 from runyard.model.fields import Field
 from runyard.model.times import Moment
 
+FLOATS_END = float(1 << 53)
+"""From here on floats do not have all whole numbers."""
+
+
+class Whole(float):
+    """A whole number that floats may not have; as a float, the one that is next to it."""
+
+    exact: int
+
+    def __new__(cls, exact: int) -> Whole:
+        """``exact``: less than the largest float."""
+        found = super().__new__(cls, exact)
+        found.exact = exact
+        return found
+
+    def __neg__(self) -> Whole:
+        return Whole(-self.exact)
+
+
 Value = float | str | bool | Moment
 
 

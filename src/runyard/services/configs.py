@@ -7,17 +7,26 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import yaml
 
 from runyard.wire import values
 
-MAX_TEXT = 256 * 1024
-"""Characters; more is data, and no configuration."""
+MAX_TEXT = {"yaml": 256 * 1024, "json": 256 * 1024, "toml": 64 * 1024, "ini": 64 * 1024}
+"""Characters; more is data, and no configuration. What these are read with takes longer for some, and holds up the server."""
 
-MAX_MERGED = 10000
-"""Entries of one mapping in YAML."""
+MAX_NODES = 20000
+"""Values, names, lists and mappings of a YAML file; also entries that ``<<`` takes from elsewhere, all together."""
+
+MAX_DEPTH = 100
+"""Of nested lists and mappings in YAML. libyaml's own limit is the end of the stack, and that of the process."""
+
+MAX_DOTS = 200
+"""Of one dotted key in TOML, for which time grows by their square."""
+
+_BLANKS = re.compile(r"[^\S\n]{64,}")
+_PIECES = re.compile(r"[,=\[{\n]")
 
 if TYPE_CHECKING or not yaml.__with_libyaml__:
     from yaml import SafeLoader as Base
@@ -34,14 +43,39 @@ class Config(NamedTuple):
     """Why something or all of it is missing, as a sentence; else empty."""
 
 
+MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(Base):
     """The core schema of YAML 1.2: ``1e-4`` is a number, ``no`` and ``2024-01-01`` are text, ``010`` is ten."""
 
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.depth = self.nodes = self.merged = 0
+
+    def descend_resolver(self, parent: Any, index: Any) -> None:
+        """Count the nodes, and how deep they are: the parser calls this for each of them, before it makes it."""
+        self.depth += 1
+        self.nodes += 1
+        if self.depth > MAX_DEPTH or self.nodes > MAX_NODES:
+            raise yaml.composer.ComposerError(None, None, f"more than {MAX_DEPTH} levels or {MAX_NODES} values", None)
+
+    def ascend_resolver(self) -> None:
+        """Leave a node."""
+        self.depth -= 1
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Take in what ``<<`` names; raises ConstructorError where that grows beyond all measure."""
+        for key, value in node.value:
+            if key.tag != MERGE:
+                continue
+            for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(part, yaml.MappingNode):
+                    self.flatten_mapping(part)
+                    self.merged += len(part.value)
+                if self.merged > MAX_NODES:
+                    raise yaml.constructor.ConstructorError(None, None, "too much is merged", node.start_mark)
         super().flatten_mapping(node)
-        if len(node.value) > MAX_MERGED:
-            raise yaml.constructor.ConstructorError(None, None, "too much is merged", node.start_mark)
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -88,13 +122,22 @@ def parse_config(format: str, text: str) -> Config:
     ``format``: ``yaml``, ``json``, ``toml`` or ``ini``. A file that is none, or whose top is no mapping, has no values. At
     most `values.MAX_VALUES` are taken; what is nested deeper than `values.MAX_DEPTH` is text.
     """
-    if len(text) > MAX_TEXT:
-        return Config({}, f"it is longer than {MAX_TEXT // 1024} kB, so it was not read for parameters")
+    if format not in _READERS:
+        return Config({}, f"{format} is no format of configuration files that is known")
+    if len(text) > MAX_TEXT[format]:
+        return Config({}, f"it is longer than {MAX_TEXT[format] // 1024} kB, so it was not read for parameters")
     try:
         found = _READERS[format](text)
-    except KeyError:
-        return Config({}, f"{format} is no format of configuration files that is known")
-    except (ValueError, RecursionError, yaml.YAMLError, configparser.Error, OverflowError, TypeError) as exc:
+    except (
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        yaml.YAMLError,
+        configparser.Error,
+    ) as exc:
         return Config({}, f"it is no {format.upper()}: {values.cut(str(exc).partition(chr(10))[0])}")
     if not isinstance(found, dict):
         return Config({})
@@ -110,12 +153,29 @@ def _yaml(text: str) -> Any:
     return None
 
 
+def _toml(text: str) -> dict[str, Any]:
+    if any(piece.count(".") > MAX_DOTS for piece in _PIECES.split(text)):
+        raise ValueError(f"a key with more than {MAX_DOTS} dots")
+    return tomllib.loads(text)
+
+
+class _Ini(configparser.ConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+    def _handle_error(self, _error: Any, path: str, number: int, line: str) -> NoReturn:
+        """Give up at the first wrong line: the parser writes its report of all of them anew with each."""
+        raise configparser.ParsingError(f"{path}, line {number}: {values.cut(repr(line))}")
+
+
 def _ini(text: str) -> dict[Hashable, Any]:
-    parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True, delimiters=("=", ":"))
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    text = _BLANKS.sub(" ", text)  # its patterns take the square of such a run of blanks
+    options: Any = {"interpolation": None, "strict": False, "allow_no_value": True, "delimiters": ("=", ":")}
+    parser = _Ini(**options)
     try:
         parser.read_string(text)
     except configparser.MissingSectionHeaderError:
+        parser = _Ini(**options)
         parser.read_string("[DEFAULT]\n" + text)
     found: dict[Hashable, Any] = {name: _typed(value) for name, value in parser.defaults().items()}
     for section in parser.sections():
@@ -127,4 +187,4 @@ def _typed(value: str | None) -> Any:
     return None if value is None else values.typed(value)
 
 
-_READERS: dict[str, Callable[[str], Any]] = {"yaml": _yaml, "json": json.loads, "toml": tomllib.loads, "ini": _ini}
+_READERS: dict[str, Callable[[str], Any]] = {"yaml": _yaml, "json": json.loads, "toml": _toml, "ini": _ini}

@@ -14,16 +14,19 @@ from typing import Any, NamedTuple, TypeVar
 from runyard.services.api import Json
 from runyard.services.compact import LOOSE_MAX
 from runyard.services.context import Change, Context, change
-from runyard.services.messages import BAD_NAME, Messages, keep_attachments, read_config
+from runyard.services.messages import BAD_NAME, Messages, flat, keep_attachments, read_config
 from runyard.services.series import points_of
 from runyard.store import attempts, blocks, metrics, names, runs, tracked
 from runyard.store.blocks import MAX_COLUMNS
+from runyard.store.database import StatementError
 from runyard.store.metrics import Summary
 from runyard.wire import spool
 from runyard.wire.errors import ConflictError, InvalidError, NotFoundError
 
 T = TypeVar("T")
 TRIES = 10
+MISTAKES = (ArithmeticError, AttributeError, LookupError, RecursionError, StatementError, TypeError, ValueError)
+"""What a message that nobody had thought of may end in. That a database is away is none of these."""
 COMPACT = "compact"
 """Topic: a run has so many blocks that `upkeep` is worth its while."""
 
@@ -35,6 +38,8 @@ class Rows(NamedTuple):
     times: array[int]
     steps: array[int]
     columns: list[array[float]]
+    messages: int
+    """How many messages of the batch came before the last of them."""
 
 
 class Batch(NamedTuple):
@@ -51,6 +56,8 @@ class Encoded(NamedTuple):
 
     blocks: list[tuple[None, int, bytes]]
     summaries: dict[int, Summary]
+    least: dict[int, int]
+    """The least step of each metric, where the attempt may have to take a series over."""
 
 
 def append(context: Context, attempt_id: str, stream: str, first: int, data: bytes, lost: bool) -> int:
@@ -77,14 +84,45 @@ def append(context: Context, attempt_id: str, stream: str, first: int, data: byt
         batch = _new(records, here)
         if batch.next == here:
             return here
+        _drop_outdone(batch)
         ids = _intern(context, batch)
         batch.messages.extend(_unnamed(batch.rows, ids))
         encoded = _encode(batch.rows, attempt.number, ids)
         keep_attachments(context, run, batch.messages)
-        done, row = _store(context, attempt, run, stream, here, batch, encoded, ids)
+        try:
+            done, row = _store(context, attempt, run, stream, here, batch, encoded, ids)
+        except MISTAKES:
+            batch = batch._replace(messages=_sifted(context, attempt, run, batch.messages, ids))
+            done, row = _store(context, attempt, run, stream, here, batch, encoded, ids)
         if done:
             return batch.next
     raise ConflictError("somebody else sends the same stream", "send again", next=0 if row is None else int(row.next))
+
+
+def _sifted(
+    context: Context, attempt: Any, run: Any, messages: list[tuple[Json, bytes]], ids: dict[str, int]
+) -> list[tuple[Json, bytes]]:
+    """Try each message alone, and undo it; return them all, those that fail as notes that they were refused."""
+
+    def work(changes: Change) -> list[tuple[Json, bytes]]:
+        kept = tracked.lock(changes.connection, run.seq)
+        found = []
+        for message, content in messages:
+            savepoint = changes.connection.begin_nested()
+            try:
+                said = Messages(changes, run, attempt, ids, kept)
+                said.take(message, content)
+                said.flush()
+                found.append((message, content))
+            except MISTAKES as exc:
+                why = f"the server cannot take it: {type(exc).__name__}: {exc}"
+                found.append(({"type": "refused", "name": message["type"], "why": why}, b""))
+            finally:
+                savepoint.rollback()
+        return found
+
+    sifted: list[tuple[Json, bytes]] = change(context, work)
+    return sifted
 
 
 def _store(
@@ -112,8 +150,8 @@ def _store(
             said.take(message, attachment)
         said.flush()
         metrics.add_blocks(connection, run.seq, attempt.number, encoded.blocks)
-        for found in (encoded.summaries, said.summaries):
-            _merge(connection, run.seq, attempt.number, found)
+        _merge(connection, run.seq, attempt.number, encoded.summaries, encoded.least)
+        _merge(connection, run.seq, attempt.number, said.summaries, {})
         lost = said.missing + (0 if row is None else int(row.lost))
         process = said.process if said.process is not None else {} if row is None else row.process
         tracked.save_stream(connection, row, attempt.id, stream, next=batch.next, lost=lost, process=process)
@@ -129,25 +167,35 @@ def _store(
     return result
 
 
-def _merge(connection: Any, run_seq: int, attempt: int, found: dict[int, Summary]) -> None:
+def _merge(connection: Any, run_seq: int, attempt: int, found: dict[int, Summary], least: dict[int, int]) -> None:
     """Put summaries of new points together with what is stored.
 
     A later attempt's series takes over from its first step on, so what earlier ones logged there no longer counts; one
-    that comes late changes nothing where a later one has logged.
+    that comes late changes nothing where a later one has logged. The last value is that of the last attempt.
     """
     known = metrics.find(connection, run_seq, found.keys())
     merged = {}
     for name_id, summary in found.items():
         before = known.get(name_id)
+        newest = summary if before is None or attempt >= before.attempt else before
         if before is None or not (before.count or summary.count):
-            merged[name_id] = summary
+            merged[name_id] = newest
         elif not summary.count:  # a result has no points: it stands for the last one
-            merged[name_id] = replace(before, last=summary.last) if attempt >= before.attempt else before
-        elif before.attempt == attempt:
+            # Without a step the attempt has no points here: its first ones take over.
+            step = before.step if attempt == before.attempt else None
+            result = replace(before, attempt=attempt, last=summary.last, step=step)
+            merged[name_id] = result if newest is summary else before
+        elif before.attempt == attempt and not (before.count and _goes_back(before, least.get(name_id))):
             merged[name_id] = before.then(summary) if before.count else summary
         else:
-            merged[name_id] = _rebuilt(connection, run_seq, name_id, max(attempt, before.attempt)) or summary
+            rebuilt = _rebuilt(connection, run_seq, name_id, newest.attempt) or summary
+            merged[name_id] = replace(rebuilt, last=newest.last, step=newest.step)
     metrics.save(connection, run_seq, merged)
+
+
+def _goes_back(before: Summary, least: int | None) -> bool:
+    """Tell whether points may be before the first ones of their attempt, so that they take over more of the series."""
+    return least is not None and (before.step is None or least < before.step)
 
 
 def _rebuilt(connection: Any, run_seq: int, name_id: int, attempt: int) -> Summary | None:
@@ -162,13 +210,14 @@ def _new(records: Iterable[spool.Record], here: int) -> Batch:
     """Return what of these records is not here yet, rows by shape; shapes in the order of their last rows."""
     shapes: dict[int, list[str]] = {}
     bodies: dict[int, list[bytes]] = {}
+    said: dict[int, int] = {}
     rows: list[Rows] = []
     messages: list[tuple[Json, bytes]] = []
     following, lost = here, 0
     for record in records:
         if record.kind == spool.SHAPE:
             if record.shape in bodies:
-                rows.append(_columns(shapes, record.shape, bodies.pop(record.shape)))
+                rows.append(_columns(shapes, record.shape, bodies.pop(record.shape), said[record.shape]))
             shapes[record.shape] = _read(spool.parse_shape, record.body)
         if record.number < here:
             continue
@@ -178,6 +227,7 @@ def _new(records: Iterable[spool.Record], here: int) -> Batch:
             found = bodies.pop(record.shape, [])
             found.append(record.raw[spool.RECORD_BYTES :])
             bodies[record.shape] = found
+            said[record.shape] = len(messages)
         elif record.kind == spool.MESSAGE:
             message, content = _read(spool.parse_message, record.body)
             if message["type"] == "config":
@@ -186,9 +236,12 @@ def _new(records: Iterable[spool.Record], here: int) -> Batch:
                 messages.append((message, content))
         elif record.kind == spool.GROUP:
             inner = _new(_read(_whole, record.body), 0)
-            rows += inner.rows
+            if inner.rows:  # these come after the rows before them
+                rows += [_columns(shapes, shape, bodies[shape], said[shape]) for shape in bodies]
+                bodies.clear()
+            rows += [part._replace(messages=len(messages) + part.messages) for part in inner.rows]
             messages += inner.messages
-    rows += [_columns(shapes, shape, found) for shape, found in bodies.items()]
+    rows += [_columns(shapes, shape, found, said[shape]) for shape, found in bodies.items()]
     return Batch(following, lost, rows, messages)
 
 
@@ -203,7 +256,7 @@ def _read(parse: Callable[[bytes], T], body: bytes) -> T:
         raise InvalidError(f"a spool record cannot be read: {exc}", "see docs/spool.md") from exc
 
 
-def _columns(shapes: dict[int, list[str]], shape: int, bodies: list[bytes]) -> Rows:
+def _columns(shapes: dict[int, list[str]], shape: int, bodies: list[bytes], messages: int) -> Rows:
     if shape not in shapes:
         raise InvalidError(f"there are rows of shape {shape}, which was not sent", "send the shapes first")
     named = shapes[shape]
@@ -213,7 +266,21 @@ def _columns(shapes: dict[int, list[str]], shape: int, bodies: list[bytes]) -> R
         raise InvalidError("a row has not the length of its shape", "see docs/spool.md")
     whole, numbers = array("q", data), array("d", data)
     columns = [numbers[2 + index :: width] for index in range(len(named))]
-    return Rows(named, whole[0::width], whole[1::width], columns)
+    return Rows(named, whole[0::width], whole[1::width], columns, messages)
+
+
+def _drop_outdone(batch: Batch) -> None:
+    """Take out results that points of the same name follow: these say the last value."""
+    if not any(message["type"] == "summary" for message, _ in batch.messages):
+        return
+    until: dict[str, int] = {}
+    for rows in batch.rows:
+        for name in rows.names:
+            until[name] = max(rows.messages, until.get(name, 0))
+    for place, (message, content) in enumerate(batch.messages):
+        if message["type"] == "summary":
+            values = {name: value for name, value in flat(message.get("values")) if until.get(name, 0) <= place}
+            batch.messages[place] = ({**message, "values": values}, content)
 
 
 def _intern(context: Context, batch: Batch) -> dict[str, int]:
@@ -237,6 +304,7 @@ def _encode(batch: list[Rows], attempt: int, ids: dict[str, int]) -> Encoded:
     """Return blocks of rows and what they add to the summaries; names that are too long are left out."""
     found: list[tuple[None, int, bytes]] = []
     summaries: dict[int, Summary] = {}
+    least: dict[int, int] = {}
     for rows in batch:
         kept = [(ids[name], column) for name, column in zip(rows.names, rows.columns, strict=True) if name in ids]
         for start in range(0, len(kept), MAX_COLUMNS):
@@ -247,4 +315,7 @@ def _encode(batch: list[Rows], attempt: int, ids: dict[str, int]) -> Encoded:
             summary = metrics.summarize(attempt, rows.times, rows.steps, column)
             before = summaries.get(name_id)
             summaries[name_id] = summary if before is None else before.then(summary)
-    return Encoded(found, summaries)
+        if attempt > 1:
+            first = min(rows.steps)
+            least.update((name_id, min(first, least.get(name_id, first))) for name_id, _ in kept)
+    return Encoded(found, summaries, least)

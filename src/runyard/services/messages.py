@@ -6,7 +6,9 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeGuard
 
 from runyard.model.spec import is_tag
 from runyard.services.api import Json
@@ -16,7 +18,7 @@ from runyard.services.views import base_dir
 from runyard.store import metrics, outputs, runs, tracked
 from runyard.store.metrics import Summary
 from runyard.store.types import dump_json
-from runyard.wire.files import write_atomic
+from runyard.wire.files import sync_path, write_atomic
 from runyard.wire.paths import RECORDS
 
 RANKS = {"constant": 0, "default": 1, "file": 2, "command": 3, "script": 4, "call": 5, "cli": 6}
@@ -36,6 +38,12 @@ NAME_MAX = 1000
 BAD_NAME = "a name has 1 to 1000 characters"
 TEXT_MAX = 1000
 """Characters of a sentence for people."""
+VALUES_MAX = 10000
+"""Parameters or results of one message; each is stored with the message's source."""
+PATH_MAX = 4096
+SYNCS = 4
+PROGRESS = ("at", "done", "total", "left_s", "source")
+PROCESS = ("at", "writer", "pid", "start", "boot_id", "rank", "python", "program")
 I64 = range(-(1 << 63), 1 << 63)
 
 
@@ -48,6 +56,10 @@ def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def _first(values: Any) -> Iterator[tuple[str, Any]]:
+    return islice(flat(values), VALUES_MAX)
 
 
 def read_config(message: Json) -> list[Json]:
@@ -66,14 +78,32 @@ def media_path(base: str, sha256: str, form: str) -> str:
 
 
 def keep_attachments(context: Context, run: Any, messages: Sequence[tuple[Json, bytes]]) -> None:
-    """Write the contents of media to files named by their hash, so that repeating it is harmless."""
+    """Write the contents of media to files named by their hash, so that repeating it is harmless.
+
+    They are durable when this returns: what is stored of them after it makes the agent forget them.
+    """
+    places = []
     for message, content in messages:
         if message["type"] != "media" or not _is_medium(message):
             continue
         path = media_path(base_dir(context, run), hashlib.sha256(content).hexdigest(), message["format"])
-        if not os.path.exists(path):
+        if _size(path) != len(content):  # a power loss may have left an empty one
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_atomic(path, content, 0o644)
+        places.append(path)
+    if places:
+        with ThreadPoolExecutor(SYNCS) as pool:  # a disk takes several at once in little more time than one
+            list(pool.map(sync_path, places))
+        directory = os.path.dirname(places[0])
+        sync_path(directory)
+        sync_path(os.path.dirname(directory))
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return None
 
 
 def _is_medium(message: Json) -> bool:
@@ -92,6 +122,10 @@ def _is_medium(message: Json) -> bool:
 
 def _is_name(name: Any) -> bool:
     return isinstance(name, str) and 0 < len(name) <= NAME_MAX
+
+
+def _is_path(path: Any) -> TypeGuard[str]:
+    return isinstance(path, str) and 0 < len(path) <= PATH_MAX
 
 
 def _is_step(step: Any) -> bool:
@@ -128,7 +162,7 @@ class Messages:
     def names_in(message: Json) -> set[str]:
         """Return the names of parameters, metrics and media that a message speaks of."""
         if message["type"] in ("params", "summary"):
-            return {name for name, _ in flat(message.get("values"))}
+            return {name for name, _ in _first(message.get("values"))}
         return {message["name"]} if message["type"] == "media" and _is_name(message.get("name")) else set()
 
     def take(self, message: Json, content: bytes) -> None:
@@ -174,25 +208,31 @@ class Messages:
         return self._ranks
 
     def _take_process(self, message: Json, _content: bytes) -> None:
-        self.process = {name: value for name, value in message.items() if name != "type" and _is_plain(value)}
+        self.process = _plain_fields(message, PROCESS)
 
     def _take_params(self, message: Json, _content: bytes) -> None:
-        rank = RANKS.get(str(message.get("origin")), 0)
-        for name, value in flat(message.get("values")):
+        rank, source = RANKS.get(str(message.get("origin")), 0), _text(message.get("source"))
+        for name, value in self._values(message):
             name_id = self._ids.get(name)
             if name_id is None:
                 self._refuse(name, BAD_NAME)
                 continue
             before = self._params.get(name_id)
-            row = {**_value(value), "rank": rank, "source": str(message.get("source") or "")}
+            row = {**_value(value), "rank": rank, "source": source}
             above = before["rank"] if before else self._known().get(name_id, -1)
             if rank >= above:
                 self._params[name_id] = row
             elif above == GUESS:
                 self._capture.setdefault(UNDER, {})[str(name_id)] = row
 
+    def _values(self, message: Json) -> Iterator[tuple[str, Any]]:
+        values = message.get("values")
+        for name, _ in islice(flat(values), VALUES_MAX, VALUES_MAX + 1):
+            self._refuse(name, f"it and what follows it are more than {VALUES_MAX} values at once")
+        return _first(values)
+
     def _take_summary(self, message: Json, _content: bytes) -> None:
-        for name, value in flat(message.get("values")):
+        for name, value in self._values(message):
             number = _number(value)
             if name not in self._ids or number is None:
                 self._refuse(name, "a summary is a number" if name in self._ids else BAD_NAME)
@@ -216,7 +256,7 @@ class Messages:
             {
                 "run_seq": self._run.seq, "attempt": self._attempt.number, "name_id": self._ids[message["name"]],
                 "step": message.get("step"), "at": _time(message), "kind": message["kind"],
-                "format": message["format"], "caption": str(message.get("caption") or ""),
+                "format": message["format"], "caption": _text(message.get("caption")),
                 "sha256": hashlib.sha256(content).hexdigest(), "size": len(content),
             }
         )  # fmt: skip
@@ -225,7 +265,7 @@ class Messages:
         files = message.get("files")
         for item in files if isinstance(files, list) else []:
             path = item.get("path") if isinstance(item, dict) else None
-            if not isinstance(path, str) or not path:
+            if not _is_path(path):
                 continue
             numbers = {name: item.get(name) for name in ("size", "mtime_us", "files")}
             numbers["files"] = numbers["files"] or item.get("count")
@@ -236,18 +276,18 @@ class Messages:
             self._data.append(
                 {
                     "path": path, "size": numbers["size"], "mtime": numbers["mtime_us"],
-                    "sha256": _hash(item.get("sha256")), "via": str(item["via"])[:16] if item.get("via") else None,
+                    "sha256": _word(item.get("sha256"), 64), "via": _word(item.get("via")),
                     "files": numbers["files"],
                 }
             )  # fmt: skip
 
     def _take_output(self, message: Json, _content: bytes) -> None:
         path, step = message.get("path"), message.get("step")
-        if isinstance(path, str) and path and step is not None and _is_step(step):
+        if _is_path(path) and step is not None and _is_step(step):
             self._output_steps[path] = step
 
     def _take_progress(self, message: Json, _content: bytes) -> None:
-        self._progress = {name: value for name, value in message.items() if name != "type" and _is_plain(value)}
+        self._progress = _plain_fields(message, PROGRESS)
 
     def _take_capture(self, message: Json, _content: bytes) -> None:
         for name in ("active", "off", "notes"):
@@ -260,7 +300,7 @@ class Messages:
         self._refuse(str(message.get("name")), str(message.get("why")), _count(message.get("count")) or 1)
 
     def _take_missing(self, message: Json, _content: bytes) -> None:
-        self.miss(_count(message.get("records")), str(message.get("why") or "")[:TEXT_MAX])
+        self.miss(_count(message.get("records")), _text(message.get("why")))
 
     def miss(self, records: int, why: str) -> None:
         """Note that records are missing for good."""
@@ -279,8 +319,9 @@ class Messages:
             refused.append({"name": name, "why": why, "count": count})
 
 
-def _hash(value: Any) -> str | None:
-    return value[:64] if isinstance(value, str) and value.isascii() and value.isprintable() else None
+def _word(value: Any, length: int = 16) -> str | None:
+    """Return a short text as `store.types.Word` takes it, None for what is none."""
+    return value[:length] if isinstance(value, str) and value.isascii() and value.isprintable() else None
 
 
 def _time(message: Json) -> int:
@@ -301,8 +342,23 @@ def _count(value: Any) -> int:
     return int(value) if _is_whole(value) and 0 <= value < 1 << 40 else 0
 
 
+def _text(value: Any) -> str:
+    return value[:TEXT_MAX] if isinstance(value, str) else ""
+
+
+def _plain_fields(message: Json, names: Sequence[str]) -> Json:
+    """Return those of these fields that are text, numbers, true, false or null."""
+    fields = {name: message[name] for name in names if name in message and _is_plain(message[name])}
+    return {name: value[:TEXT_MAX] if isinstance(value, str) else value for name, value in fields.items()}
+
+
 def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (str, int, bool)) or (isinstance(value, float) and math.isfinite(value))
+    return (
+        value is None
+        or isinstance(value, (str, bool))
+        or _is_whole(value)
+        or (isinstance(value, float) and math.isfinite(value))
+    )
 
 
 def _value(value: Any) -> Json:
@@ -313,8 +369,9 @@ def _value(value: Any) -> Json:
         return {"kind": "null", "number": None, "head": "null", "value": None}
     number = _number(value)
     if number is not None and isinstance(value, (int, float)):
-        plain = value if math.isfinite(number) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(number, "NaN")
-        return {"kind": "number", "number": number, "head": str(plain)[:HEAD], "value": plain}
+        plain = _plain(value)
+        stored = None if math.isnan(number) else number  # as `store.types.Number` has it
+        return {"kind": "number", "number": stored, "head": str(plain)[:HEAD], "value": plain}
     text = value if isinstance(value, str) else dump_json(_plain(value))
     if len(text) > VALUE_MAX:
         text = text[:VALUE_MAX]

@@ -45,7 +45,8 @@ def series(
 ) -> tuple[Points, int]:
     """Return points of a metric between two steps, at most ``points`` of them (0: all), and how many there are in the range.
 
-    ``method``: ``lttb`` (largest triangle three buckets) keeps the look of the curve, ``minmax`` every peak.
+    ``method``: ``lttb`` (largest triangle three buckets) keeps the look of the curve, ``minmax`` the least and the greatest
+    value of each of as many buckets as there is room for. First and last are among them; a single one is the last.
 
     Raises:
         NotFoundError: the run has no such metric.
@@ -64,9 +65,19 @@ def series(
         last = len(found.steps) if end is None else int(np.searchsorted(found.steps, end, "right"))
         found = found.part(first, last)
     count = len(found.steps)
-    if points and method != "none" and count > max(points, 2):
-        found = found.pick(_lttb(found, points) if method == "lttb" else _min_max(found.values, max(points // 2, 1)))
+    if points and method != "none" and count > points:
+        found = found.pick(_few(found, points, method))
     return found, count
+
+
+def _few(points: Points, wanted: int, method: str) -> Any:
+    import numpy as np
+
+    ends = np.array([0, len(points.steps) - 1])[-wanted:]
+    if method == "lttb":
+        return _lttb(points, wanted) if wanted > len(ends) else ends
+    buckets = (wanted - 2) // (3 if np.isnan(points.values).any() else 2)
+    return _min_max(points.values, buckets) if buckets > 0 else ends
 
 
 def _min_max(values: Any, buckets: int) -> Any:
@@ -98,7 +109,6 @@ def _lttb(points: Points, wanted: int) -> Any:
     import numpy as np
 
     places = _min_max(points.values, wanted * PRESELECT // 2)
-    wanted = max(wanted, 3)
     if len(places) <= wanted:
         return places
     xs, ys = points.steps[places].astype(np.float64), np.nan_to_num(points.values[places])

@@ -13,7 +13,7 @@ from runyard.services import files, ingest, series
 from runyard.services.api import Actor, Json, Series
 from runyard.services.context import Context
 from runyard.services.find import find_run
-from runyard.services.messages import UNDER, media_path
+from runyard.services.messages import RANKS, UNDER, media_path
 from runyard.services.views import base_dir, iso
 from runyard.store import metrics, names, runs, tracked
 from runyard.store.database import Connection
@@ -26,6 +26,7 @@ TAIL, TAIL_READ = 4000, 32 << 10
 """Characters of a log's end that are kept, and bytes that are read for it."""
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 SYSTEM = "system/"
+ORIGINS = {rank: origin for origin, rank in RANKS.items()}
 """Start of the names of what the host measures of a run; such metrics stand apart."""
 
 
@@ -37,7 +38,7 @@ def plain(value: float | None) -> float | str:
 
 
 def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], whole: bool) -> None:
-    """Put parameters and metrics into the JSON of runs; ``whole``: and where each is from, data, progress, what was captured."""
+    """Put parameters and metrics into the JSON of runs; ``whole``: and where each is from, media, data, what was captured."""
     seqs = [row.seq for row in rows]
     params, summaries = tracked.params_of(connection, seqs), metrics.of_runs(connection, seqs)
     progress = tracked.of_runs(connection, seqs)
@@ -53,10 +54,12 @@ def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], wh
         extra = progress.get(row.seq)
         value["progress"] = extra.progress if extra is not None else None
         if whole:
+            value["param_origins"] = {name: ORIGINS.get(item.rank, "") for name, item in own}
             value["param_sources"] = {name: item.source for name, item in own}
             value["system"] = {
                 name[len(SYSTEM) :]: summary_json(item) for name, item in measured if name.startswith(SYSTEM)
             }
+            value["media"] = _media(connection, row.seq)
             value["data"] = _data(connection, row, data.get(row.seq, ()))
             capture = dict(extra.capture or {}) if extra is not None else {}
             capture.pop(UNDER, None)
@@ -87,6 +90,23 @@ def _data(connection: Connection, run: Any, rows: Sequence[Any]) -> list[Json]:
         changed = before is not None and before.sha256 != row.sha256
         found.append({**data_json(row), "changed_since": before.id if before is not None and changed else None})
     return found
+
+
+def _media(connection: Connection, run_seq: int) -> list[Json]:
+    """Return what a run logged besides numbers, by name and kind: how many, the least and the last step."""
+    rows = tracked.media_counts(connection, run_seq)
+    named = names.of(connection, {row.name_id for row in rows})
+    found = [
+        {
+            "name": named[row.name_id],
+            "kind": row.kind,
+            "count": row.items,
+            "min_step": row.least,
+            "max_step": row.last,
+        }
+        for row in rows
+    ]
+    return sorted(found, key=lambda item: (item["name"], item["kind"]))
 
 
 def data_json(row: Any) -> Json:

@@ -78,11 +78,6 @@ def encode(names: Sequence[int], times: array[int], steps: array[int], columns: 
     return HEADER.pack(VERSION, len(names), len(times), zlib.crc32(payload)) + payload
 
 
-def names_of(data: bytes) -> list[int]:
-    """Return the ids of the names in a block without decoding it; raises DamagedBlockError."""
-    return _header(data)[0]
-
-
 def encode_one(name: int, points: Points) -> bytes:
     """Return a block of one metric."""
     times, steps = array("q", points.times.tobytes()), array("q", points.steps.tobytes())

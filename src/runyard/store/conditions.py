@@ -37,6 +37,7 @@ from runyard.model.tree import (
     OneOf,
     Query,
     Value,
+    Whole,
     Words,
 )
 from runyard.store import words
@@ -100,7 +101,7 @@ class Conditions:
     def bind(self, value: Any) -> str:
         """Return what stands for a value in the statement."""
         name = f"v{len(self.values)}"
-        self.values[name] = value
+        self.values[name] = float(value) if isinstance(value, Whole) else value
         return ":" + name
 
     def values_of(self, statement: str) -> dict[str, Any]:
@@ -252,14 +253,24 @@ class Conditions:
 
     def _param(self, alias: str, op: str, other: Value) -> str:
         if not isinstance(other, str):
-            number = self.bind(float(other))  # type: ignore[arg-type]  # a number or a switch
+            number = other if isinstance(other, Whole) else float(other)  # type: ignore[arg-type]  # or a switch
             if op == "!=":
-                return f"({alias}.kind <> 'null' AND ({alias}.number IS NULL OR {alias}.number <> {number}))"
-            return f"{alias}.number {_SQL_OPS[op]} {number}"
+                return f"({alias}.kind <> 'null' AND NOT COALESCE({self._same_number(alias, number)}, FALSE))"
+            return (
+                self._same_number(alias, number) if op == "==" else f"{alias}.number {_SQL_OPS[op]} {self.bind(number)}"
+            )
         if op in ("==", "!="):
             same = f"{alias}.kind = 'text' AND {self._same_text(alias, other)}"
             return same if op == "==" else f"({alias}.kind <> 'null' AND NOT ({same}))"
         return f"{alias}.kind = 'text' AND {alias}.head {_SQL_OPS[op]} {self.bind(escape(other[:HEAD]))}"
+
+    def _same_number(self, alias: str, number: float) -> str:
+        """Return whether a parameter is a number; of a large whole one each digit counts."""
+        same = f"{alias}.number = {self.bind(number)}"
+        if not isinstance(number, Whole):
+            return same
+        forms = [dump_json(number.exact)] + [dump_json(float(number))] * (float(number) == number.exact)
+        return f"{same} AND {alias}.value IN ({', '.join(map(self.bind, forms))})"
 
     def _same_text(self, alias: str, text: str) -> str:
         head = f"{alias}.head = {self.bind(escape(text[:HEAD]))}"
@@ -284,11 +295,12 @@ class Conditions:
         return f"NOT ({same})"
 
     def _listed_param(self, query: OneOf, alias: str) -> str:
-        numbers = [self.bind(float(item)) for item in query.values if isinstance(item, float | int)]
+        numbers = [self.bind(float(item)) for item in query.values
+                   if isinstance(item, float | int) and not isinstance(item, Whole)]  # fmt: skip
         short = [self.bind(escape(item)) for item in query.values if isinstance(item, str) and len(item) < HEAD]
         whole = [self.bind(form(item)) for item in query.values if isinstance(item, str) and len(item) >= HEAD
                  for form in (dump_json, escape)]  # fmt: skip
-        same = []
+        same = [f"({self._same_number(alias, item)})" for item in query.values if isinstance(item, Whole)]
         if numbers:
             same.append(f"COALESCE({alias}.number IN ({', '.join(numbers)}), FALSE)")
         if short:

@@ -27,13 +27,14 @@ from sqlalchemy.exc import (
     IntegrityError,
     InterfaceError,
     OperationalError,
+    StatementError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from runyard.wire.errors import ConfigError, ConflictError, UnavailableError, disk_full
 
-__all__ = ["Connection", "Database", "TakenError", "translated"]
+__all__ = ["Connection", "Database", "StatementError", "TakenError", "translated"]
 
 T = TypeVar("T")
 GROUP_MAX = 128

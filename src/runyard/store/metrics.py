@@ -26,7 +26,7 @@ class Summary:
     min: float | None
     max: float | None
     total: float | None
-    """Sum of the values that are no NaN."""
+    """Sum of the values that are no NaN; None where there are none, or it is none: inf - inf."""
     nans: int
     step: int | None
     """Of the last value."""
@@ -48,15 +48,21 @@ class Summary:
             low = self.min, self.min_step
         if self.max is not None and (high[0] is None or self.max >= high[0]):
             high = self.max, self.max_step
-        totals = [total for total in (self.total, later.total) if total is not None]
+        totals = [part.total for part in (self, later) if part.count > part.nans]
+        numbers = [total for total in totals if total is not None]
         return replace(
-            later, count=self.count + later.count, nans=self.nans + later.nans, total=sum(totals) if totals else None,
+            later, count=self.count + later.count, nans=self.nans + later.nans,
+            total=_number(sum(numbers)) if numbers and len(numbers) == len(totals) else None,
             min=low[0], min_step=low[1], max=high[0], max_step=high[1],
             first_at=later.first_at if self.first_at is None else self.first_at,
         )  # fmt: skip
 
 
 COLUMNS = tuple(field.name for field in fields(Summary))
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or isnan(value) else value
 
 
 def summarize(attempt: int, times: array[int], steps: array[int], values: array[float]) -> Summary:
@@ -70,11 +76,10 @@ def summarize(attempt: int, times: array[int], steps: array[int], values: array[
         nans = len(values) - len(kept)
         numbers, places = [value for value, _ in kept], [step for _, step in kept]
         total = sum(numbers)
-        total = None if isnan(total) or not numbers else total
+        total = _number(total) if numbers else None
     low, high = min(numbers, default=None), max(numbers, default=None)
-    last = values[-1]
     return Summary(
-        attempt=attempt, count=len(values), last=None if isnan(last) else last, min=low, max=high, total=total,
+        attempt=attempt, count=len(values), last=_number(values[-1]), min=low, max=high, total=total,
         nans=nans, step=steps[-1],
         min_step=None if low is None else places[numbers.index(low)],
         max_step=None if high is None else places[numbers.index(high)],
@@ -84,7 +89,7 @@ def summarize(attempt: int, times: array[int], steps: array[int], values: array[
 
 def of_value(attempt: int, value: float, at: int) -> Summary:
     """Return the summary of a result that has no step and no points."""
-    number = None if isnan(value) else value
+    number = _number(value)
     return Summary(
         attempt=attempt, count=0, last=number, min=number, max=number, total=None, nans=0, step=None, min_step=None,
         max_step=None, first_at=at, last_at=at,
@@ -163,7 +168,8 @@ def blocks_of(
     found: list[Any] = list(connection.execute(loose.order_by(columns.id).limit(limit)))
     if name_id is not None:
         found += connection.execute(query.where(columns.run_seq == run_seq, columns.name_id == name_id))
-    return sorted(found, key=lambda row: (row.attempt, row.id))
+    # What is compacted came before what is not, though its blocks may be younger.
+    return sorted(found, key=lambda row: (row.attempt, row.name_id is None, row.id))
 
 
 def chunk_sizes(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, delete, insert, select, text, update
+from sqlalchemy import Connection, Row, case, delete, func, insert, select, text, update
 
 from runyard.store.bulk import insert_rows
 from runyard.store.metrics import MANY
@@ -116,6 +116,14 @@ def media_of(connection: Connection, run_seq: int) -> Sequence[Row[Any]]:
     columns = media.c
     query = select(media).where(columns.run_seq == run_seq)
     return connection.execute(query.order_by(columns.name_id, columns.step, columns.at, columns.id)).all()
+
+
+def media_counts(connection: Connection, run_seq: int) -> Sequence[Row[Any]]:
+    """Return how many media of each name and kind a run has, and their least and last step."""
+    columns = media.c
+    counts = (func.count().label("items"), func.min(columns.step).label("least"), func.max(columns.step).label("last"))
+    query = select(columns.name_id, columns.kind, *counts).where(columns.run_seq == run_seq)
+    return connection.execute(query.group_by(columns.name_id, columns.kind)).all()
 
 
 def save_data(connection: Connection, run_seq: int, files: Sequence[dict[str, Any]]) -> None:

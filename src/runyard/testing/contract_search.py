@@ -38,6 +38,29 @@ class SearchContract:
         }.items():  # fmt: skip
             assert self.found(stage, query) == ids, query
 
+    def test_large_whole_numbers_are_told_apart(self, stage: Stage) -> None:
+        seeds: dict[str, Any] = {
+            "top": 2**64 - 1, "below": 2**64 - 2, "float": float(2**64), "low": -(2**63) - 1, "odd": 2**53 + 1, "even": 2**53,
+            "text": "18446744073709551615", "null": None,
+        }  # fmt: skip
+        runs = {}
+        for name, seed in seeds.items():
+            runs[run_id := stage.submit()] = name
+            add(stage, run_id, params_={"seed": seed})
+
+        def names(query: str) -> set[str]:
+            return {runs[run_id] for run_id in self.found(stage, query)}
+
+        numbers = set(seeds) - {"text", "null"}
+        for name in numbers - {"float"}:
+            assert names(f"params.seed == {seeds[name]}") == names(f"params.seed in (7, {seeds[name]})") == {name}
+            assert names(f"params.seed != {seeds[name]}") == set(seeds) - {"null", name}
+            assert names(f"params.seed not in (7, {seeds[name]})") == set(seeds) - {"null", name}
+        assert names(f"params.seed == {2**64}") == {"float"}
+        assert names(f"params.seed == {2**64 - 3}") == names(f"params.seed == {10**400}") == set()
+        assert names(f"params.seed < {2**53 - 1}") == {"low"}
+        assert names(f"params.seed > {2**54}") == {"top", "below", "float"}
+
     def test_the_goal_of_a_run_says_what_is_best(self, stage: Stage) -> None:
         usual, own = stage.submit(), stage.submit()
         goals: dict[str, dict[str, Any]] = {usual: {}, own: {"goal_metric": "loss", "goal_sign": 1}}
@@ -187,6 +210,18 @@ class SearchContract:
         assert self.found(stage) == [gone, kept]
         with pytest.raises(InvalidError):
             stage.yard.edit(gone, {"archived": "yes"}, ME)
+
+    def test_a_bare_name_that_is_a_parameter_of_some_runs_and_a_metric_of_others(self, stage: Stage) -> None:
+        a, b, c, d = (stage.submit() for _ in range(4))
+        add(stage, a, params_={"lr": 0.3})
+        add(stage, b, params_={"lr": 0.1})
+        add(stage, c, metrics_={"lr": [0.5, 0.01]})
+        table = stage.yard.table({"columns": ["id", "lr", "metrics.lr"]}, ME)
+        assert table["data"] == [[d, c, b, a], [None, 0.01, 0.1, 0.3], [None, 0.01, None, None]]
+        assert self.found(stage, order="lr")[:2] == [b, a]
+        add(stage, d, metrics_={"lr": [0.02]})
+        add(stage, stage.submit(), metrics_={"lr": [0.03]})
+        assert self.found(stage, order="lr")[:2] == [c, d]
 
     def test_columns(self, stage: Stage) -> None:
         a, b = stage.submit(name="one"), stage.submit()

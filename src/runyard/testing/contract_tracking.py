@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from runyard.store import tracked
 from runyard.testing.contract_files import started
 from runyard.testing.contract_lease import replaced
 from runyard.testing.spooled import START_US, Spooled
@@ -228,13 +229,28 @@ class TrackingContract:
         for method in ("lttb", "minmax"):
             found = stage.yard.series(run_id, "loss", ME, points=100, method=method)
             assert found.total == 5000
-            assert 90 <= len(found.steps) <= 104
+            assert 90 <= len(found.steps) <= 100
             assert list(found.steps) == sorted(set(found.steps))
             assert (found.steps[0], found.steps[-1]) == (0, 4999)
             assert {100.0, -100.0} <= set(found.values)
         assert len(stage.yard.series(run_id, "loss", ME, points=5000).steps) == 5000
         with pytest.raises(NotFoundError, match="no points"):
             stage.yard.series(run_id, "los", ME)
+
+    @pytest.mark.parametrize("nans", [False, True])
+    def test_never_more_points_than_were_asked_for(self, stage: Stage, nans: bool) -> None:
+        run_id, _, attempt = started(stage)
+        stream, rng = Spooled(), random.Random(1)
+        for step in range(1000):
+            stream.row({"loss": math.nan if nans and step % 3 == 0 else rng.random()}, step)
+        stream.send(stage.yard, attempt)
+        for method in ("lttb", "minmax"):
+            for wanted in (1, 2, 3, 4, 5, 6, 7, 50, 99, 100, 999):
+                steps = list(stage.yard.series(run_id, "loss", ME, points=wanted, method=method).steps)
+                assert (method, wanted, len(steps) <= wanted) == (method, wanted, True)
+                assert steps[-1] == 999
+                assert steps[0] == (0 if wanted > 1 else 999)
+                assert len(steps) >= (wanted - 2) * 2 // 3
 
     def test_a_retry_takes_a_series_over_from_its_first_step(self, stage: Stage) -> None:
         run_id, _, first, other, second = replaced(stage)
@@ -269,6 +285,7 @@ class TrackingContract:
             "optim.deep.x": None, "optim.name": "adam", "seed": 1,
         }  # fmt: skip
         assert run["param_sources"]["lr"] == "from cli"
+        assert run["param_origins"]["lr"] == "cli"
         assert run["param_sources"]["flag"] == "a.yaml"
 
     def test_a_guess_from_the_command_line_is_forgotten_once_the_program_says_what_it_means(self, stage: Stage) -> None:
@@ -357,10 +374,24 @@ class TrackingContract:
             ("samples/a", 1, 5),
             ("samples/a", 2, 5),
         ]
+        assert stage.run(run_id)["media"] == [
+            {"name": "samples/a", "kind": "image", "count": 2, "min_step": 1, "max_step": 2}
+        ]
         assert Path(stage.inner.media_place(run_id, found[0]["sha256"], ME)).read_bytes() == b"\x89PNG\1"
         with pytest.raises(NotFoundError):
             stage.inner.media_place(run_id, "0" * 64, ME)
         assert [item["name"] for item in stage.run(run_id)["capture"]["refused"]] == ["evil"]
+
+    def test_a_medium_that_a_power_loss_emptied_is_written_again(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("media", b"content", name="a", step=1, kind="text", format="txt")
+        stream.send(stage.yard, attempt)
+        place = Path(stage.inner.media_place(run_id, stage.yard.media(run_id, ME)[0]["sha256"], ME))
+        place.write_bytes(b"")
+        stream.message("media", b"content", name="a", step=2, kind="text", format="txt")
+        stream.send(stage.yard, attempt, 1)
+        assert place.read_bytes() == b"content"
 
     def test_the_step_that_a_run_names_goes_over_the_one_of_a_name(self, stage: Stage) -> None:
         run_id, _, attempt = started(stage)
@@ -412,6 +443,48 @@ class TrackingContract:
         second.message("data", files=[{"path": ".", "count": 400, "size": 1200, "via": "open"}])
         second.send(stage.yard, attempt, 3)
         assert {item["path"] for item in stage.run(run_id)["data"]} == {"/images/a.png", "images/own.png", "."}
+
+    def test_words_that_a_database_may_not_hold_are_left_out(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        file = {"size": 1, "mtime_us": 1}
+        for number, odd in enumerate(["\0", "\ud800", "é" * 16, 7, ["open"]]):
+            stream.message("data", files=[{**file, "path": f"{number}.csv", "via": odd, "sha256": odd}])
+        stream.send(stage.yard, attempt)
+        found = stage.run(run_id)["data"]
+        assert [(item["path"], item["via"], item["sha256"]) for item in found] == [
+            (f"{number}.csv", "", None) for number in range(5)
+        ]
+
+    def test_what_is_said_has_bounds(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream, long = Spooled(), "x" * 1_000_000
+        more: dict[str, Any] = {f"more{number}": 1 for number in range(1000)}
+        stream.message("process", writer="sdk", pid=1, program=long, **more)
+        stream.message("params", values={f"p{number}": 1 for number in range(200)}, origin="call", source=long)
+        stream.message("params", values={f"q{number}": 1 for number in range(10_002)}, origin="call")
+        stream.message("media", b"x", name="m", kind="text", format="txt", caption=long)
+        stream.message("progress", done=1, total=10**400, source=long, **more)
+        stream.message("capture", notes=[long])
+        stream.message("refused", name="x", why=long)
+        stream.message("missing", records=1, why=long)
+        stream.message("data", files=[{"path": long, "size": 1, "mtime_us": 1}])
+        stream.message("output", path=long, step=1)
+        stream.send(stage.yard, attempt)
+        run = stage.run(run_id)
+        assert len(run["params"]) == 200 + 10_000
+        assert run["param_sources"]["p7"] == "x" * 1000
+        assert [len(item["caption"]) for item in stage.yard.media(run_id, ME)] == [1000]
+        assert (run["progress"]["done"], len(run["progress"]["source"])) == (1, 1000)
+        assert set(run["progress"]) <= {"at", "done", "total", "left_s", "source"}
+        refused = {item["name"]: len(item["why"]) for item in run["capture"]["refused"]}
+        assert refused.keys() == {"x", "q10000"}
+        assert refused["x"] == len(run["capture"]["notes"][0]) == len(run["capture"]["missing_why"]) == 1000
+        assert run["data"] == []
+        with stage.inner.context.db.read() as connection:
+            row = tracked.find_stream(connection, attempt, stream.stream)
+        assert row is not None
+        assert set(row.process) == {"at", "writer", "pid", "program"}
 
     def test_it_goes_with_the_run_and_survives_a_restart(self, stage: Stage) -> None:
         run_id, agent, attempt = started(stage)

@@ -23,6 +23,7 @@ from runyard.testing.contract_queue import QueueContract
 from runyard.testing.contract_records import RecordsContract
 from runyard.testing.contract_search import SearchContract
 from runyard.testing.contract_submit import SubmitContract
+from runyard.testing.contract_summaries import SummariesContract
 from runyard.testing.contract_tracking import TrackingContract
 from runyard.testing.stage import Stage
 
@@ -38,6 +39,7 @@ class YardContract(
     DiskContract,
     TrackingContract,
     OwnContract,
+    SummariesContract,
 ):
     """Everything. Subclasses give the fixture ``stage``."""
 

@@ -17,7 +17,7 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600, sync: bool = False) 
 
     ``sync`` makes the content and the name survive a power loss.
     """
-    temporary = "%s.%d.tmp" % (path, os.getpid())
+    temporary = "%s.%d.%s.tmp" % (path, os.getpid(), os.urandom(4).hex())  # two threads may write the same file
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         try:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 HOME, PROJECT = "home", "project"
+PATTERNS = "regular expressions"
 DEFAULT_PORT = 8086
 
 
@@ -64,9 +65,9 @@ SETTINGS = (
     Setting("max_file", str, "50MB", "size", "Untracked files larger than this are linked, not copied.", PROJECT),
     Setting("capture", list, list(CAPTURE), "kinds",
             "What is captured without any change to the code: params, logs, files, data, hardware.", PROJECT),
-    Setting("pattern", list, [], "regular expressions",
-            "Regular expressions for metrics in what runs print: one group is the value of `loss`, two are name and value, "
-            "named groups are metrics.", PROJECT),
+    Setting("pattern", list, [], PATTERNS,
+            r"Regular expressions for metrics in what runs print, e.g. 'loss is (\value)': one group is a value, two are name "
+            "and value, named groups are metrics. In the variable one on each line.", PROJECT),
     Setting("goal", str, "", "max|min METRIC", "What runs are for, e.g. max val/acc: it says which run is best.", PROJECT),
     Setting("require_clean", bool, False, "", "Refuse to submit a working tree with uncommitted changes.", PROJECT),
 )  # fmt: skip
@@ -96,7 +97,8 @@ def parse(setting: Setting, text: str, where: str) -> Any:
         if setting.kind is bool:
             value: Any = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
         elif setting.kind is list:
-            value = [part.strip() for part in text.split(",") if part.strip()]
+            between = "\n" if setting.unit == PATTERNS else ","  # commas are part of regular expressions
+            value = [part.strip() for part in text.split(between) if part.strip()]
         else:
             value = setting.kind(text)
     except (KeyError, ValueError):
@@ -120,8 +122,10 @@ def _require(setting: Setting, value: Any, where: str) -> None:
     if good and setting.unit in _DOMAINS:
         try:
             _DOMAINS[setting.unit](value)
-        except ValueError:
+        except ValueError as exc:
             good = False
+            if setting.unit == PATTERNS:  # there may be many, and of each there is more to say
+                raise ConfigError("%s: %s: %s" % (where, setting.name, exc), setting.help, key=setting.name) from None
     if not good:
         raise ConfigError(
             "%s: %s is %r, which is no %s" % (where, setting.name, value, what), setting.help, key=setting.name
@@ -216,13 +220,10 @@ def _check_kinds(kinds: list[str]) -> None:
 
 
 def _check_patterns(patterns: list[str]) -> None:
-    import re
+    if patterns:
+        from runyard.wire.patterns import Patterns
 
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as exc:
-            raise ValueError("%r: %s" % (pattern, exc)) from exc
+        Patterns(patterns)
 
 
 def parse_goal(text: str) -> tuple[int, str] | None:
@@ -245,7 +246,7 @@ def parse_goal(text: str) -> tuple[int, str] | None:
 
 _DOMAINS = {
     "size": parse_size, "always|<n>d|never": parse_keep, "states": _check_ends, "kinds": _check_kinds,
-    "regular expressions": _check_patterns,
+    PATTERNS: _check_patterns,
     "max|min METRIC": parse_goal,
 }  # type: dict[str, Any]  # fmt: skip
 """What parses the values of settings of a unit."""

@@ -44,8 +44,9 @@ def flatten(value: Any, name: str = "") -> tuple[dict[str, Any], bool]:
     whose names say that they are secret are hidden.
     """
     found: dict[str, Any] = {}
-    for key, item in _leaves(value, name, 0):
-        if key not in found and len(found) == MAX_VALUES:
+    for number, (key, item) in enumerate(_leaves(value, name, 0)):
+        # Names may be alike, once they are cut, and a file of a few lines may have more of them than one can count.
+        if number > 2 * MAX_VALUES or (key not in found and len(found) == MAX_VALUES):
             return found, True
         found[key] = HIDDEN if isinstance(item, str) and item and _SECRET.search(key) else item
     return found, False

@@ -6,34 +6,32 @@ import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 _PARTS = {
     r"\key": r"[_a-zA-Z]\S*",
     r"\step": r"[0-9]+",
     r"\value": r"(?:[-+]?[0-9]*\.?(?:[0-9]+)?(?:[eE][-+]?[0-9]+)?|[nN][aA][nN]|[-+]?[iI][nN][fF])",
 }
+_NAME = re.compile(r"\(\?#([^)]+)\)")
 _WORD_BEFORE = re.compile(r"([^\W\d][\w./@\-]*)[^\w(]*\((?!\?)")
 
 
 class Patterns:
     r"""Regular expressions, tried in order on every line.
 
-    A list of patterns, or a mapping from names to them. In a pattern ``\key``, ``\value`` and ``\step`` stand for what
-    Guild takes for these. Its groups say what is found:
+    In a pattern ``\key``, ``\value`` and ``\step`` stand for what Guild takes for these. Its groups say what is found:
 
-    * one group: the value; its name is that of the mapping, else the word before the group (``loss=(\value)``);
+    * one group: the value; its name is a comment that the pattern begins with (``(?#val/acc)best: (\value)``), else the
+      word before the group (``loss=(\value)``);
     * two groups: name and value;
     * named groups: values of these names, but ``step`` is the step; or ``_key`` and ``_val``.
 
     Raises ValueError for a pattern that is no regular expression or has no such groups.
     """
 
-    def __init__(self, patterns: Sequence[str] | Mapping[str, str]) -> None:
-        if isinstance(patterns, str):
-            patterns = [patterns]
-        pairs = list(patterns.items()) if hasattr(patterns, "items") else [("", pattern) for pattern in patterns]
-        self._patterns = [(_compiled(pattern), name or _name(pattern)) for name, pattern in pairs]
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = [(_compiled(pattern), _name(pattern)) for pattern in patterns]
 
     def __len__(self) -> int:
         return len(self._patterns)
@@ -58,19 +56,21 @@ class Patterns:
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
+    whole = pattern
     for part, meaning in _PARTS.items():
-        pattern = pattern.replace(part, meaning)
+        whole = whole.replace(part, meaning)
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(whole)
     except (re.error, OverflowError, RecursionError) as exc:
-        raise ValueError("the pattern %r is no regular expression: %s" % (pattern, exc)) from exc
+        why = getattr(exc, "msg", exc)  # and not where, as that is told of the whole
+        raise ValueError("%s is no regular expression: %s" % (pattern, why)) from exc
     if not compiled.groupindex and compiled.groups not in (1, 2):
-        raise ValueError("the pattern %r needs one group (value), two (name, value) or named groups" % pattern)
+        raise ValueError("%s needs one group (the value), two (name and value) or named groups" % pattern)
     return compiled
 
 
 def _name(pattern: str) -> str:
-    found = _WORD_BEFORE.search(pattern)
+    found = _NAME.match(pattern) or _WORD_BEFORE.search(pattern)
     return found.group(1) if found else "value"
 
 
