@@ -29,8 +29,8 @@ RUNS = 100
 class Plan(NamedTuple):
     """Blocks that take the place of others."""
 
-    added: list[tuple[int, int, int, bytes]]
-    """Attempt, name, rows, data."""
+    added: list[tuple[int, int, int, int, bytes]]
+    """Attempt, source, name, rows, data."""
     removed: list[int]
     loose: int
     """How many of those are as they arrived."""
@@ -87,24 +87,28 @@ def _plan(connection: Connection, run_seq: int) -> Plan | None:
     loose = metrics.blocks_of(connection, run_seq, None, AT_ONCE)
     if not loose:
         return None
-    by_attempt: dict[int, dict[int, list[Points]]] = {}
+    alike: dict[tuple[int, int], dict[int, list[Points]]] = {}
     for row in loose:
         block = blocks.decode(bytes(row.data))
-        found = by_attempt.setdefault(row.attempt, {})
+        found = alike.setdefault((row.attempt, row.source), {})
         for name_id, points in zip(block.names, block.points, strict=True):
             found.setdefault(name_id, []).append(points)
     plan = Plan([], [row.id for row in loose], len(loose))
-    for attempt, found in by_attempt.items():
-        sizes = metrics.chunk_sizes(connection, run_seq, attempt, found)
+    for (attempt, source), found in alike.items():
+        sizes = metrics.chunk_sizes(connection, run_seq, attempt, source, found)
         for name_id, parts in found.items():
-            _add(connection, plan, attempt, name_id, parts, sizes.get(name_id, []))
+            _add(connection, plan, (attempt, source, name_id), parts, sizes.get(name_id, []))
     return plan
 
 
 def _add(
-    connection: Connection, plan: Plan, attempt: int, name_id: int, parts: list[Points], sizes: list[tuple[int, int]]
+    connection: Connection, plan: Plan, key: tuple[int, int, int], parts: list[Points], sizes: list[tuple[int, int]]
 ) -> None:
-    """Plan a block for points of a metric, taking in the blocks before that are not larger."""
+    """Plan a block for points of a metric, taking in the blocks before that are not larger.
+
+    ``key``: attempt, source, name.
+    """
+    name_id = key[2]
     taken, size = [], sum(len(part.steps) for part in parts)
     while sizes and sizes[-1][1] <= size and size + sizes[-1][1] <= ROWS_MAX:
         block_id, count = sizes.pop()
@@ -117,4 +121,4 @@ def _add(
     points = blocks.joined(parts)
     for start in range(0, size, ROWS_MAX):
         piece = points.part(start, start + ROWS_MAX)
-        plan.added.append((attempt, name_id, len(piece.steps), blocks.encode_one(name_id, piece)))
+        plan.added.append((*key, len(piece.steps), blocks.encode_one(name_id, piece)))

@@ -19,15 +19,19 @@ Van Der Donckt et al., 2023, https://arxiv.org/abs/2305.00332."""
 def points_of(connection: Connection, run_seq: int, name_id: int) -> Points | None:
     """Return all points of a metric of a run, in the order of their steps; of equal steps in the order of logging.
 
-    Where a run was tried again, what an earlier attempt logged from the first step of a later one on is left out. None
-    when there are none.
+    Where a run was tried again, what an earlier attempt logged from the first step of a later one on is left out; and all
+    that lines print where files or the program itself say the same metric. None when there are none.
     """
     import numpy as np
 
     by_attempt: dict[int, list[Points]] = {}
+    best = metrics.PRINTED
     for row in metrics.blocks_of(connection, run_seq, name_id):
-        part = blocks.decode_one(bytes(row.data), name_id)
+        part = blocks.decode_one(bytes(row.data), name_id) if row.source >= best else None
         if part is not None and len(part.steps):
+            if row.source > best:
+                best = row.source
+                by_attempt.clear()
             by_attempt.setdefault(row.attempt, []).append(part)
     found: Points | None = None
     for attempt in sorted(by_attempt):
