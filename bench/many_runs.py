@@ -156,11 +156,11 @@ def without_yard(report: Report, runs: int) -> None:
 
 def rows(report: Report, what: str, runs: int, program: Taken, yards: float, wall: float) -> None:
     target = TARGET if runs == RUNS else None
-    report.row(f"{what}: until all are found", wall, "s", target=target)
-    report.row("  the program, on the clock", program.wall, "s")
-    report.row("  processor time in all", program.cpu + yards, "s")
+    report.row(f"{what}: until all are found, processor time", program.cpu + yards, "s", target=target)
     report.row("  of the program, with what freezes its code", program.cpu, "s")
     report.row("  of server and agent", yards, "s")
+    report.row("  on the clock", wall, "s")
+    report.row("  until the program has ended, on the clock", program.wall, "s")
 
 
 def beside_peers(report: Report, runs: int, cpu: float, most: int) -> None:

@@ -47,16 +47,21 @@ def python_of(name: str) -> Path:
     ready = place / "ready"
     if not ready.exists():
         print(f"installing {name} into {place}", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
         words = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *REQUIREMENTS[name]]
         try:
-            done = subprocess.run(words, capture_output=True, text=True, timeout=INSTALL_S, check=False)
+            for step in ([sys.executable, "-m", "venv", "--clear", str(place)], words):
+                subprocess.run(step, capture_output=True, text=True, timeout=INSTALL_S, check=True)
         except subprocess.TimeoutExpired as exc:
             raise PeerError(f"{name} was not installed within {INSTALL_S} s") from exc
-        if done.returncode:
-            raise PeerError(f"{name} does not install: {done.stderr.strip().splitlines()[-1:]}")
+        except subprocess.CalledProcessError as exc:
+            raise PeerError(f"{name} does not install: {last_line(exc.stderr or exc.stdout)}") from exc
         ready.touch()
     return python
+
+
+def last_line(text: str) -> str:
+    """Return the last line of what a program said, which is what went wrong."""
+    return text.strip().rpartition("\n")[2] or "it does not say why"
 
 
 def run(name: str, code: str, *args: str) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def run(name: str, code: str, *args: str) -> dict[str, Any]:
         except subprocess.TimeoutExpired as exc:
             raise PeerError(f"{name} took more than {RUN_S} s") from exc
         except ProgramError as exc:
-            raise PeerError(f"{name} failed: {str(exc).strip().splitlines()[-1:]}") from exc
+            raise PeerError(f"{name} failed: {last_line(str(exc))}") from exc
         disk = sum(path.stat().st_size for path in top.rglob("*") if path.is_file()) - len(code)
     lines = [line for line in taken.output.splitlines() if line.startswith("{")]
     if not lines:

@@ -72,7 +72,7 @@ def beside_guild(report: Report, top: Path, plain: float, ours: float, rounds: i
             words = ["guild", "run", "train.py", "lr=0.2", "-y"]
             taken = [tree(words, {**env, "HOME": str(home)}, top, peers.RUN_S) for _ in range(rounds + 1)][1:]
     except (peers.PeerError, ProgramError, subprocess.TimeoutExpired) as exc:
-        report.not_measured(what, str(exc).strip().splitlines()[-1])
+        report.not_measured(what, peers.last_line(str(exc)))
         return
     cpu = sorted(item.cpu for item in taken)[rounds // 2] - plain
     report.row(f"{what}, processor time", cpu, "s", baseline=ours, against="runyard run")

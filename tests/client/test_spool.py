@@ -329,7 +329,7 @@ def test_a_full_disk_costs_records_but_not_the_program(small_disk: Path, monkeyp
 
 def test_a_disk_that_is_full_from_the_start(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "RETRY_S", 0.0)
-    (small_disk / "filler").write_bytes(bytes(2_900_000))
+    (small_disk / "filler").write_bytes(bytes(3_100_000))
     writer = write(small_disk)
     for step in range(10):
         writer.row({"a": 1.0}, step)
@@ -355,7 +355,7 @@ def test_small_records_after_a_large_one_that_found_no_room_are_read(
         while not stop.is_set():
             found.extend(reader.read())
 
-    (small_disk / "filler").write_bytes(bytes(1_500_000))
+    (small_disk / "filler").write_bytes(bytes(2_000_000))
     with concurrent.futures.ThreadPoolExecutor() as pool:
         work = pool.submit(read)
         for step in range(1, 301):  # there is no room for a second segment, and the reader may look at any moment
@@ -437,3 +437,22 @@ def test_every_record_whose_call_returned_is_there_once(tmp_path: Path, crashes:
         found = [step for step, _ in rows(directory / "spool")]
         assert found == list(range(len(found)))
         assert logged_steps > 0 and len(found) in (logged_steps, logged_steps + 1)
+
+
+def test_a_program_that_logs_little_takes_little_room(tmp_path: Path) -> None:
+    """Thousands of short runs may wait for a yard."""
+    writer = write(tmp_path / "short")
+    for step in range(100):
+        writer.row({"a": 1.0}, step)
+    during = sum(path.stat().st_size for path in (tmp_path / "short").iterdir())
+    writer.close()
+    after = sum(path.stat().st_size for path in (tmp_path / "short").iterdir())
+    assert after <= during <= 65536
+    assert [step for step, _ in rows(tmp_path / "short")] == list(range(100))
+    writer = write(tmp_path / "long")
+    for step in range(5000):
+        writer.row({"a": 1.0}, step)
+    writer.close()
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "long").iterdir())]
+    assert len(sizes) == 2 and sum(sizes) < 5000 * 56
+    assert [step for step, _ in rows(tmp_path / "long")] == list(range(5000))

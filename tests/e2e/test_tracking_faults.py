@@ -56,7 +56,7 @@ for step in range(30_000):
     run_id = cli.submit("python", "log.py")
     wait_for(lambda: (cli.show(run_id)["metrics"].get("m0") or {"count": 0})["count"] == 20_001, "the first part")
     spool = next(cli.home.glob("hosts/*/attempts/*/spool"))
-    later = [str(path) for path in spool.glob("*.00002")]
+    later = [str(path) for path in spool.glob("*.00003")]
     assert later
     wait_for(lambda: not any(os.path.exists(path[:-1] + "0") for path in later), "the first segment to be removed")
     cli.kill("agent")

@@ -244,7 +244,8 @@ class SpoolWriter:
 
     def _open_segment(self, size: int) -> bool:
         """Begin a segment; False when the disk is full. It has its name once it is whole, and ends the one before."""
-        wanted = max(spool.SEGMENT_BYTES, spool.HEADER_BYTES + size + 4096)
+        usual = spool.SEGMENT_BYTES if self._segment >= 0 else min(spool.FIRST_BYTES, spool.SEGMENT_BYTES)
+        wanted = max(usual, spool.HEADER_BYTES + size + 4096)
         path = os.path.join(self.directory, spool.segment_name(self.stream, self._segment + 1))
         self._first = self._number
         fd = -1
@@ -294,12 +295,15 @@ class SpoolWriter:
     def _end_segment(self) -> None:
         if self._fd < 0:
             return
+        # A few zeros stay: cutting may wait for the disk.
+        cut = self._map is None or not self._size or self._size - self._offset >= spool.FIRST_BYTES
         if self._map is not None:
             self._map.close()
             self._map = None
         fd, self._fd, self._size = self._fd, -1, 0
         try:
-            os.ftruncate(fd, self._offset)
+            if cut:
+                os.ftruncate(fd, self._offset)
         except OSError:
             pass  # it stays longer than needed; zeros end it
         os.close(fd)

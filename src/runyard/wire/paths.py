@@ -99,13 +99,19 @@ class Home:
         """0700: one 0600 file per submit with the environment its runs will get; never in database or backup."""
         self.host = host or host_id()
         """Id of this machine; stays what it was when this object was made, whatever name the machine is given."""
+        self._host_dir = ""
 
     def host_dir(self) -> str:
-        """Return this host's private directory: journals, locks, sockets, spools; always on a local disk."""
-        if is_network_file_system(self.path):
-            tag = _sha256(os.fsencode(self.path))[:12]
-            return "/var/tmp/runyard-%d-%s" % (os.getuid(), tag)
-        return os.path.join(self.path, "hosts", self.host)
+        """Return this host's private directory: journals, locks, sockets, spools; always on a local disk.
+
+        It stays where it was when it was first asked for: looking where a path is mounted takes a while.
+        """
+        if not self._host_dir:
+            place = os.path.join(self.path, "hosts", self.host)
+            if is_network_file_system(self.path):
+                place = "/var/tmp/runyard-%d-%s" % (os.getuid(), _sha256(os.fsencode(self.path))[:12])
+            self._host_dir = place
+        return self._host_dir
 
     def socket(self) -> str:
         """Return the path of the server's Unix socket, short enough for the kernel, in a 0700 directory."""

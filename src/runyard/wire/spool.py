@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 SEGMENT_BYTES = 1 << 20
+FIRST_BYTES = 1 << 16
+"""Of the first segment of a stream: most programs, and all of a thousand short ones, log less than that."""
 MAGIC = b"RYSPOOL1"
 HEADER = struct.Struct("<8s8sIQI")
 """Magic, stream, segment number, number of the first record, CRC-32 of what is before."""
