@@ -116,6 +116,18 @@ class SummariesContract:
         assert found("metrics.both.mean is nan") == ["one", "nan", "five", "inf"]
         assert {run["params"]["x"] for run in stage.yard.runs({}, ME)["runs"]} == {1.0, 5.0, "NaN", "Infinity"}
 
+    def test_an_infinity_that_a_guess_stood_for_comes_back(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("params", values={"a": 1, "b": 2, "c": 3}, origin="command")
+        stream.message("params", values={"a": math.inf, "b": math.nan, "c": 0.5}, origin="file")
+        stream.message("params", values={"d": 1}, origin="cli")
+        for number in range(3):
+            stream.send(stage.yard, attempt, number, number + 1)
+        assert stage.run(run_id)["params"] == {"a": "Infinity", "b": "NaN", "c": 0.5, "d": 1}
+        for query, found in {"params.a == inf": 1, "params.c < 1": 1, "params.b > 0 or params.b <= 0": 0}.items():
+            assert (query, len(stage.yard.runs({"q": query}, ME)["runs"])) == (query, found)
+
     @pytest.mark.parametrize("together", [True, False])
     def test_the_mean_of_infinities(self, stage: Stage, together: bool) -> None:
         run_id, _, attempt = started(stage)
