@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HARNESS = {"__init__", "__main__", "common", "peers", "processes", "repository", "yard"}
+HARNESS = {"__init__", "__main__", "common", "peers", "processes", "readers", "repository", "yard"}
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench import readers
 from bench.common import Report, Target, arguments, measure
 from bench.search import METRICS, PARAMS, SMALL, seed
 from bench.yard import Yard, running
@@ -84,11 +85,14 @@ def main() -> int:
             "filtered": lambda: runyard.runs("metrics.loss < 0.1").df(),
         }
         taken = measure(cases, 3 if options.quick else 10)
+        cpu = readers.cpu_each(yard, cases["frame"], 3 if options.quick else 10)
     base = taken["plain"].median
     about = "sqlite3 and a pivot"
     report.row(what, taken["frame"].median, "s", baseline=base, against=about, target=target, sample=taken["frame"])
     report.row("the same as CSV", taken["csv"].median, "s", sample=taken["csv"])
     report.row("those with loss < 0.1 (a tenth)", taken["filtered"].median, "s", sample=taken["filtered"])
+    report.row("processor time of client and server", cpu, "s")
+    readers.beside(report, "mlflow", readers.MLFLOW_FRAME, SMALL, {"frame": ("MLflow: the same", cpu)})
     return report.finish()
 
 

@@ -170,7 +170,8 @@ def beside_peers(report: Report, median_us: float, ours: dict[str, float], steps
         report.row(
             "  peak memory of the program", said["rss"] / 1e6, "MB", baseline=ours["rss"] / 1e6, against="runyard.log"
         )
-        report.row("  on disk", said["disk"] / 1e6 * fewer, "MB")
+        if fewer == 1:
+            report.row("  on disk", said["disk"] / 1e6, "MB")
 
 
 def totals(report: Report, ours: dict[str, float], plain: dict[str, float], steps: int) -> None:

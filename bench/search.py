@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+from bench import readers
 from bench.common import Report, Sample, Target, arguments, measure
 from bench.queue import ME, POSTGRESQL, new_database, specs
 from bench.yard import Yard, running
@@ -200,10 +201,22 @@ def report_on(
                 f"{what}: {TEXTS.get(key, key)}", taken[key].median, "s", sample=taken[key], target=target,
                 **({"baseline": floor.median, "against": "plain SQL"} if floor else {}),
             )  # fmt: skip
+        if number == SMALL and not database:
+            beside_mlflow(report, yard, asked, rounds)
         if number == SMALL:
             tables = measure({"table": lambda: frame(api)}, max(3, rounds // 10))["table"]
             report.row(f"{what}: all as columns", tables.median, "s", target=Target(number=1.0, of="value", unit="s"))
         return taken
+
+
+def beside_mlflow(report: Report, yard: Yard, asked: dict[str, Callable[[], object]], rounds: int) -> None:
+    """The same searches with MLflow's client on a database of its own with as many runs, in processor time."""
+    rows = {}
+    for key in ("filter", "order", "newest"):
+        cpu = readers.cpu_each(yard, asked[key], rounds)
+        report.row(f"{TEXTS[key]}, processor time of client and server", cpu, "s")
+        rows[key] = f"MLflow: {TEXTS[key]}", cpu
+    readers.beside(report, "mlflow", readers.MLFLOW_SEARCH, SMALL, rows)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench import readers
 from bench.common import Report, Target, arguments, measure
 from bench.yard import running
 from runyard.client.api import Api
@@ -47,6 +48,12 @@ def main() -> int:
                            against="a plain SQLite table", target=Target(number=0.1, of="value", unit="s"))  # fmt: skip
                 report.row(f"1,000 of them for a plot, {what}", taken["some"].median, "s", baseline=base,
                            against="a plain SQLite table", target=Target(number=0.02, of="value", unit="s"))  # fmt: skip
+            cpu = readers.cpu_each(yard, lambda: read(api, run["id"], 0), rounds)
+            some = readers.cpu_each(yard, lambda: read(api, run["id"], 1000), rounds)
+    report.row("all of them, processor time of client and server", cpu, "s")
+    report.row("1,000 of them, processor time of client and server", some, "s")
+    readers.beside(report, "trackio", readers.TRACKIO_SERIES, POINTS, {"all": ("Trackio: all of them", cpu)})
+    readers.beside(report, "mlflow", readers.MLFLOW_SERIES, POINTS, {"all": ("MLflow: all of them", cpu)})
     return report.finish()
 
 

@@ -77,6 +77,7 @@ VARIABLES = """\
 | | in a run: address of the server, and a token that may read there until the attempt ends |
 | `RUNYARD_RUN_ID`, `RUNYARD_ATTEMPT`, `RUNYARD_PROJECT` | in a run: which one it is (`id` and `attempts[].id` in `show --json`) |
 | `RUNYARD_RUN_DIR` | in a run: the top of its working tree; with `--in-place` a directory for its outputs |
+| `RUNYARD_OWN_RUN` | where a program has begun a run by itself: its directory, for the workers of `multiprocessing` |
 | `RUNYARD_SPOOL` | in a run: the directory that `runyard.log` and its kin write to |
 | `RUNYARD_RESUMED` | in a run: `1` when an earlier attempt left its files in the directory |
 | `CUDA_VISIBLE_DEVICES`, `CUDA_DEVICE_ORDER` | in a run: its GPUs, in the order of the bus; empty without GPUs |

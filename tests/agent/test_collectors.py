@@ -9,13 +9,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from runyard.agent.collect import LOCK
+from runyard.agent.collect import LOCK, Collector
 from runyard.agent.collectors import Collectors
+from runyard.agent.sources import Source
+from runyard.client.spool import SpoolWriter
 from runyard.wire import files, procs
 from tests.agent.fake_server import wait_for
+from tests.client.streams import messages, rows
+
+if TYPE_CHECKING:
+    from runyard.client.spool import Message, Row
 
 SOURCE = str(Path(files.__file__).parents[2])
 STARTER = (
@@ -94,3 +101,28 @@ def test_a_collector_outlives_the_agent_and_what_it_was_forked_from_does_not(pla
         starter.kill()
     wait_for(lambda: not procs.is_alive(pid, started))
     assert collected(directory)
+
+
+class Pictures(Source):
+    """Finds more at once than one record can hold, and something that none can."""
+
+    name = "files"
+
+    def turn(self, over: bool) -> tuple[list[Row], list[Message]]:
+        images: list[Message] = [({"type": "media", "name": "image%d" % n}, bytes(5 << 20)) for n in range(14)]
+        return [({"loss": 1.0}, 0, 0)], [*images, ({"type": "media", "name": "film"}, bytes(65 << 20))]
+
+    def state(self) -> str:
+        return "there"
+
+
+def test_a_turn_that_finds_more_than_a_record_holds_is_taken_all_the_same(tmp_path: Path) -> None:
+    source = Pictures()
+    writer = SpoolWriter(str(tmp_path / "spool"), {"type": "process"}, print)
+    Collector(str(tmp_path), {}, writer, [source], 1).turn(source, False)
+    writer.close()
+    assert len(messages(tmp_path / "spool", "media")) == 14
+    assert rows(tmp_path / "spool") == [(0, {"loss": 1.0})]
+    assert [message["value"] for message in messages(tmp_path / "spool", "position")] == ["there"]
+    (note,) = messages(tmp_path / "spool", "capture")
+    assert "film was left out" in note["notes"][0]

@@ -242,12 +242,12 @@ def test_nobody_notices_where_nothing_can_be_written(run: Run) -> None:
 def test_other_ranks_and_tools_say_no_parameters(run: Run) -> None:
     run.write("train.py", PROGRAM)
     run.write("data.csv", "1,2\n")
-    run.python("train.py", "--lr", "0.5", RANK="1", LOCAL_RANK="1")
+    run.python("train.py", "--lr", "0.5", RANK="1", LOCAL_RANK="1", WORLD_SIZE="2")
     run.write("test_it.py", "def test_it(): open('data.csv').close()")
     run.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py")
     assert run.messages("params") == []
     assert set(run.files()) == {"data.csv"}
-    run.python("train.py", "--lr", "0.5", RANK="0", LOCAL_RANK="0")
+    run.python("train.py", "--lr", "0.5", RANK="0", LOCAL_RANK="0", WORLD_SIZE="2")
     assert run.params("cli") == {"lr": 0.5}
 
 
@@ -285,3 +285,37 @@ print(Odd.calls)
     plain = run.plain(sys.executable, "train.py")
     assert run.python("train.py").stdout == plain.stdout == "3\n"
     assert set(run.files()) == {"a.bin"}
+
+
+@pytest.mark.parametrize(
+    "version", [version for version in INTERPRETERS if version in ("3.10", "3.11", "3.12", "3.13")]
+)
+def test_a_warning_about_a_missing_encoding_is_of_the_line_that_opens(run: Run, version: str) -> None:
+    text = "open('train.py', 'rb').close()\nopen('train.py', encoding='ascii').close()\nopen('train.py').close()\n"
+    (run.tree / "train.py").write_text(text)
+    options = ("-X", "warn_default_encoding", "-W", "error::EncodingWarning:__main__", "train.py")
+    done = run.execute(INTERPRETERS[version], *options)
+    assert done.returncode == 1 and "line 3" in done.stderr and "EncodingWarning" in done.stderr
+
+
+def test_a_fork_while_another_thread_imports_our_modules_hangs_nothing(run: Run) -> None:
+    (run.tree / "train.py").write_text("""
+import gc, os, signal, sys, threading
+(library,) = [item for item in gc.get_objects() if type(item).__name__ == "Library"]
+held, go = threading.Event(), threading.Event()
+def hold():
+    with library._lock:
+        held.set(); go.wait()
+thread = threading.Thread(target=hold); thread.start(); held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(10)
+    open("data.bin", "rb").close()
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+go.set(); thread.join()
+sys.exit(status != 0)
+""")
+    (run.tree / "data.bin").write_bytes(b"x")
+    os.utime(run.tree / "data.bin", (1, 1))
+    run.python("train.py")

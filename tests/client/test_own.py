@@ -139,3 +139,58 @@ def test_an_exception_fails_the_run_that_is_in_progress_and_no_other(tmp_path: P
         for path in (tmp_path / "home").glob("hosts/*/own/*/run.json")
     ]
     assert [code for _, code in sorted(ends)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("sys.exit(3)", 3), ("sys.exit()", 0), ("sys.exit('no')", 1), ("sys.exit(-1)", 255), ("raise ValueError", 1),
+     ("import argparse; argparse.ArgumentParser().error('x')", 2)],
+)  # fmt: skip
+def test_how_the_program_leaves_is_how_its_run_ends(tmp_path: Path, code: str, expected: int) -> None:
+    home = tmp_path / "home"
+    none = {"RUNYARD_SPOOL": "", "RUNYARD_RUN_ID": "", "RUNYARD_RUN_DIR": ""}
+    done = program(tmp_path, "import runyard, sys\nrunyard.log({'loss': 1})\n" + code, RUNYARD_HOME=str(home), **none)
+    assert done.returncode == expected
+    (path,) = home.glob("hosts/*/own/*/finished.json")
+    assert json.loads(path.read_text())["exit_code"] == expected
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_log_to_the_run_of_their_program(tmp_path: Path, method: str) -> None:
+    code = f"""
+import multiprocessing
+def work(number):
+    runyard.init()
+    runyard.log({{"loss": float(number)}}, step=number)
+if __name__ == "__main__":
+    runyard.init(project="p")
+    with multiprocessing.get_context("{method}").Pool(2) as pool:
+        pool.map(work, range(4))
+        pool.close(); pool.join()
+"""
+    (run,), _ = by_hand(tmp_path, code)
+    assert sorted(step for step, _ in rows(run / "spool")) == [0, 1, 2, 3]
+
+
+def test_a_worker_whose_program_has_no_run_ends_its_own(tmp_path: Path) -> None:
+    code = """
+import multiprocessing
+def work(): runyard.log({"loss": 1.0})
+worker = multiprocessing.get_context("fork").Process(target=work)
+worker.start(); worker.join()
+"""
+    (run,), _ = by_hand(tmp_path, code)
+    assert record(run, "finished.json")["exit_code"] == 0
+
+
+def test_a_silent_rank_begins_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert by_hand(tmp_path, "runyard.init(project='p').log({'loss': 1})") == ([], "")
+
+
+def test_a_run_in_a_file_begins_none_where_it_is_read(tmp_path: Path) -> None:
+    runs, _ = by_hand(tmp_path, "import pickle; open('run.pkl', 'wb').write(pickle.dumps(runyard.init()))")
+    assert len(runs) == 1
+    code = "import pickle; pickle.load(open('run.pkl', 'rb')).log({'loss': 1})"
+    assert by_hand(tmp_path, code)[0] == runs

@@ -162,8 +162,83 @@ def test_what_cannot_be_taken_is_said_once_and_costs_nothing_else(tmp_path: Path
     said = log(tmp_path, f"for _ in range(5): runyard.{call}\n")
     assert said.count("runyard:") == 1 and "x was not logged" in said
     assert rows(tmp_path / "spool") == [(3, {"y": 1.0})] * 5
-    (refused,) = messages(tmp_path / "spool", "refused")
-    assert (refused["name"], refused["count"]) == ("x", 5)
+    refused = messages(tmp_path / "spool", "refused")
+    assert {item["name"] for item in refused} == {"x"} and sum(item["count"] for item in refused) == 5
+
+
+ODD = """
+class Odd:
+    def __float__(self): raise RuntimeError("no number")
+    def __repr__(self): raise RuntimeError("no text")
+class Key(Odd):
+    __str__ = Odd.__repr__
+loop = {"a": 1.0}
+loop["loop"] = loop
+deep = 1
+for _ in range(5000): deep = [deep]
+"""
+
+
+def test_a_value_that_cannot_be_taken_costs_no_other(tmp_path: Path) -> None:
+    log(tmp_path, ODD + """
+runyard.log({"x": Odd(), "y": loop, "ok": 1.0}, step=1)
+runyard.params({"x": Odd(), "y": 10**5000, "ok": [1, {"a": 2}], "z": deep, "loop": loop})
+runyard.summary(x=Odd(), ok=2.0)
+""")  # fmt: skip
+    ((step, found),) = rows(tmp_path / "spool")
+    assert step == 1 and found["ok"] == 1.0 and found["y/loop/loop/a"] == 1.0
+    assert {name.count("/") for name in found} == set(range(21)), "a dict in itself is followed so far"
+    (params,) = messages(tmp_path / "spool", "params")
+    assert params["values"]["ok"] == [1, {"a": 2}] and params["values"]["loop"]["loop"]["a"] == 1.0
+    assert "[[" in json.dumps(params["values"].get("z", "[[")), "what is deeper is text, if Python can make it one"
+    assert [item["values"] for item in messages(tmp_path / "spool", "summary")] == [{"ok": 2.0}]
+    refused = {item["name"]: item["why"] for item in messages(tmp_path / "spool", "refused")}
+    assert refused["x"] == "TypeError: a summary is a number, not Odd" or "no text" in refused["x"]
+    assert refused["y"] == "ValueError: a whole number of 16610 bits is too large"
+    assert "nested more than 20 deep" in refused["y" + "/loop" * 20]
+
+
+def test_what_cannot_be_taken_at_all_is_named_by_the_call(tmp_path: Path) -> None:
+    said = log(
+        tmp_path, ODD + "runyard.log({Key(): 1.0})\nrunyard.log(3)\nrunyard.tag(loop)\nrunyard.log({'a\\n': Odd()})\n"
+    )
+    assert said == "runyard: log was not logged: RuntimeError: no text (said once)\n"
+    assert [item["name"] for item in messages(tmp_path / "spool", "refused")] == ["log", "log", "tag", "a\\n"]
+
+
+def test_steps_at_the_end_of_what_there_is(tmp_path: Path) -> None:
+    log(tmp_path, """
+import math, numpy
+for step in (2**63, -2**63 - 1, 1e30, math.nan, "7", 0.5):
+    runyard.log({"refused": 1.0}, step=step)
+runyard.log({"a": 1.0}, step=-2**63)
+runyard.log({"a": 2.0})
+runyard.log({"a": 3.0}, step=True)
+runyard.log({"a": 4.0}, step=numpy.uint8(255))
+runyard.log({"a": 5.0})
+runyard.log({"a": 6.0}, step=2**63 - 1)
+runyard.log({"a": 7.0, "text": "x"})
+runyard.log({"a": 8.0})
+""")  # fmt: skip
+    last = 2**63 - 1
+    expected = [(-(2**63), 1.0), (0, 2.0), (1, 3.0), (255, 4.0), (256, 5.0), (last, 6.0), (last, 7.0), (last, 8.0)]
+    assert rows(tmp_path / "spool") == [(step, {"a": value}) for step, value in expected]
+    assert media(tmp_path)["text"]["step"] == last
+    assert sum(item["count"] for item in messages(tmp_path / "spool", "refused")) == 6
+
+
+def test_what_was_refused_is_known_of_a_killed_program_too(tmp_path: Path) -> None:
+    code = "import runyard, os\nfor _ in range(5): runyard.log({'x': None})\nos.kill(os.getpid(), 9)\n"
+    assert program(tmp_path, code).returncode == -9
+    assert [item["name"] for item in messages(tmp_path / "spool", "refused")] == ["x"]
+
+
+def test_a_histogram_from_the_least_to_the_greatest_number(tmp_path: Path) -> None:
+    log(tmp_path, "runyard.log({'h': runyard.Histogram([-1.7e308, 0.1, 1.7e308], bins=4)})\n")
+    found = json.loads(media(tmp_path)["h"]["content"])
+    assert found["counts"] == [1, 0, 1, 1] and found["edges"] == pytest.approx(
+        [-1.7e308, -8.5e307, 0.0, 8.5e307, 1.7e308]
+    )
 
 
 def test_what_is_too_large_is_named_and_costs_nothing_else(tmp_path: Path) -> None:
@@ -206,9 +281,9 @@ if __name__ == "__main__":
 
 def test_of_several_ranks_the_first_one_logs(tmp_path: Path) -> None:
     for rank in "01":
-        log(tmp_path, "runyard.log({'loss': 1.0})\nrunyard.params(a=1)\n", RANK=rank)
+        log(tmp_path, "runyard.log({'loss': 1.0})\nrunyard.params(a=1)\n", RANK=rank, WORLD_SIZE="2")
     assert len(rows(tmp_path / "spool")) == 1
-    log(tmp_path, "runyard.init(all_ranks=True)\nrunyard.log({'loss': 2.0, 'n': 'text'})\n", RANK="1")
+    log(tmp_path, "runyard.init(all_ranks=True)\nrunyard.log({'loss': 2.0, 'n': 'text'})\n", RANK="1", WORLD_SIZE="2")
     assert (0, {"rank1/loss": 2.0}) in rows(tmp_path / "spool")
 
 
@@ -264,3 +339,99 @@ def test_without_a_home_the_program_goes_on(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "went on\n" and done.stderr.count("runyard: nothing is recorded") == 1
     assert os.path.exists(tmp_path / "file")
+
+
+def test_a_signal_handler_that_logs_what_cannot_be_taken_hangs_nothing(tmp_path: Path) -> None:
+    log(
+        tmp_path,
+        """
+import os, signal, sys
+class Interrupted:
+    def write(self, text):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        raise RuntimeError("no standard error")
+    def flush(self): pass
+class Odd(Exception):
+    def __str__(self): raise KeyError("no text")
+class Value:
+    def __float__(self): raise Odd()
+    def __array__(self, *a, **k): raise Odd()
+signal.signal(signal.SIGUSR1, lambda *a: runyard.log({"y": object()}))
+sys.stderr = Interrupted()
+signal.alarm(20)
+runyard.log({"x": object()})
+runyard.log({"z": Value()})
+runyard.log({"loss": 1.0}, step=5)
+""",
+    )
+    assert rows(tmp_path / "spool") == [(5, {"loss": 1.0})]
+    assert {message["name"] for message in messages(tmp_path / "spool", "refused")} == {"x", "y", "z"}
+
+
+def test_a_run_is_copied_and_pickled_as_what_a_program_has_of_it(tmp_path: Path) -> None:
+    log(
+        tmp_path,
+        """
+import copy, multiprocessing, pickle
+class Model:
+    def __init__(self): self.run = runyard.init()
+model = Model()
+assert copy.deepcopy(model).run is model.run and copy.copy(model.run) is model.run
+assert pickle.loads(pickle.dumps(model.run)) is model.run
+def work(run): run.log({"of_worker": 1.0}, step=1)
+if __name__ == "__main__":
+    worker = multiprocessing.get_context("spawn").Process(target=work, args=(model.run,))
+    worker.start(); worker.join()
+    assert worker.exitcode == 0
+""",
+    )
+    assert rows(tmp_path / "spool") == [(1, {"of_worker": 1.0})]
+
+
+def test_outputs_of_one_name_are_all_kept(tmp_path: Path) -> None:
+    log(
+        tmp_path,
+        """
+import os
+for name, text in (("a", "1"), ("b", "2"), ("b", "3")):
+    os.makedirs("../out/" + name, exist_ok=True)
+    with open("../out/" + name + "/model.pt", "w") as file: file.write(text)
+    runyard.output("../out/" + name + "/model.pt")
+""",
+        RUNYARD_RUN_DIR=str(tmp_path / "tree"),
+    )
+    assert [message["path"] for message in messages(tmp_path / "spool", "output")] == [
+        "model.pt", "model-2.pt", "model-2.pt",
+    ]  # fmt: skip
+    assert (tmp_path / "tree" / "model.pt").read_text() == "1"
+    assert (tmp_path / "tree" / "model-2.pt").read_text() == "3"
+
+
+@pytest.mark.parametrize(
+    ("environ", "logs"),
+    [({"RANK": "8"}, True), ({"RANK": "1", "WORLD_SIZE": "2"}, False), ({"PMIX_RANK": "3"}, False),
+     ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "4"}, True),
+     ({"SLURM_PROCID": "2", "SLURM_STEP_ID": "0"}, False)],
+)  # fmt: skip
+def test_what_says_that_a_process_is_one_of_several(tmp_path: Path, environ: dict[str, str], logs: bool) -> None:
+    log(tmp_path, "runyard.log({'loss': 1.0})", **environ)
+    assert bool(rows(tmp_path / "spool")) == logs
+
+
+def test_threads_that_log_first_at_once_have_one_stream(tmp_path: Path) -> None:
+    log(
+        tmp_path,
+        """
+import sys, threading
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+def work(number):
+    start.wait()
+    runyard.log({"loss": 1.0}, step=number)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+""",
+    )
+    assert sorted(step for step, _ in rows(tmp_path / "spool")) == list(range(8))
+    assert len(spool.streams(str(tmp_path / "spool"))) == 1

@@ -63,9 +63,8 @@ def test_a_directory_that_was_declared_is_a_manifest(cli: Cli) -> None:
         path = images / f"class{number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"png%d" % number)
-    lines = [f"{path.relative_to(images)} {sha256(path)}\n" for path in sorted(images.rglob("*.png"), key=str)]
     found = read_by(cli, "--data", "images", "python", "-c", "pass", hashed=1)["images"]
-    assert found["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert found["sha256"] == manifest(images)
     assert (found["files"], found["via"]) == (200, "linked")
     assert found["size"] == sum(path.stat().st_size for path in images.rglob("*.png"))
 
@@ -83,3 +82,58 @@ def test_what_dvc_knows_is_not_hashed_again(cli: Cli) -> None:
     found = read_by(cli, "python", "read.py", "data/a.bin", "data/b.bin", hashed=2)
     assert found["data/a.bin"]["sha256"] == "md5:0cc175b9c0f1b6a831c399e269772661"
     assert found["data/b.bin"]["sha256"] == "md5:92eb5ffee6ae2fec3ad71c777531578f"
+
+
+IMAGES = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+def read(number):
+    with open("%s/%d/%d.png" % (sys.argv[1], number % 50, number), "rb") as file: return len(file.read())
+def read_all(numbers):
+    with ThreadPoolExecutor(4) as pool: list(pool.map(read, numbers))
+if __name__ == "__main__":
+    parts = [range(part, int(sys.argv[2]), 4) for part in range(4)]
+    workers = [get_context("fork").Process(target=read_all, args=(part,)) for part in parts]
+    for worker in workers: worker.start()
+    for worker in workers: worker.join()
+    read_all(parts[0])
+    open("labels.csv").close()
+"""
+
+
+def write_images(top: Path, count: int) -> None:
+    for number in range(count):
+        path = top / str(number % 50) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"png%d" % number)
+
+
+def manifest(top: Path) -> str:
+    lines = [f"{path.relative_to(top)} {sha256(path)}\n" for path in sorted(top.rglob("*.png"), key=str)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_images_that_many_workers_read_are_their_directory(cli: Cli, tmp_path: Path) -> None:
+    (cli.cwd / "read.py").write_text(IMAGES)
+    (cli.cwd / "labels.csv").write_text("1")
+    images = tmp_path / "images"
+    write_images(images, 5000)
+    words = ("-p", "p", "python", "read.py", str(images), "5000")
+    found = read_by(cli, *words, hashed=2)
+    assert set(found) == {"labels.csv", str(images)}
+    whole = found[str(images)]
+    assert (whole["files"], whole["size"], whole["via"]) == (5000, sum(len(b"png%d" % n) for n in range(5000)), "open")
+    assert whole["sha256"] == manifest(images)
+    before = cli.json("ls", "-p", "p")[0]["id"]
+    (images / "7" / "7.png").write_bytes(b"another")
+    assert read_by(cli, *words, hashed=2)[str(images)]["changed_since"] == before
+
+
+def test_a_directory_of_which_little_is_read_is_not_fingerprinted(cli: Cli, tmp_path: Path) -> None:
+    (cli.cwd / "read.py").write_text(IMAGES)
+    (cli.cwd / "labels.csv").write_text("1")
+    images = tmp_path / "images"
+    write_images(images, 2000)
+    found = read_by(cli, "python", "read.py", str(images), "900", hashed=1)
+    assert (found[str(images)]["files"], found[str(images)]["sha256"]) == (900, None)

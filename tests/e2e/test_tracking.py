@@ -219,6 +219,23 @@ def test_a_python_that_lets_no_hook_in_is_named(cli: Cli) -> None:
     assert "its Python was started with -I: not seen from inside" in cli.out("show", run_id)
 
 
+def test_arguments_of_a_script_and_of_a_program_that_reads_them_itself(cli: Cli) -> None:
+    (cli.cwd / "c.json").write_text('{"lr": 0.1, "seed": 1}')
+    (cli.cwd / "own.py").write_text("""
+import json, sys
+config = json.load(open("c.json"))
+config.update(word.split("=") for word in sys.argv[1:])
+""")
+    run = cli.until(cli.submit("python", "own.py", "lr=7"), "finished")
+    assert run["params"] == {"lr": 7, "seed": 1}
+    (cli.cwd / "parses.py").write_text(
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('--lr')\np.parse_args()\n"
+    )
+    (cli.cwd / "train.sh").write_text('python parses.py --lr "$2"\n')
+    run = cli.until(cli.submit("sh", "train.sh", "--rate", "0.2", "--wd", "3"), "finished")
+    assert run["params"] == {"lr": "0.2", "rate": 0.2, "wd": 3}
+
+
 def test_the_end_of_the_log_is_searched(cli: Cli) -> None:
     code = "print('\\x1b[31mRuntimeWarning\\x1b[0m: gradients exploded'); print('10%\\r20%\\rlast words')"
     run_id = cli.submit("python", "-c", code.replace("exploded", "ex'+'ploded"))

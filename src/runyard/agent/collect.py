@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runyard.agent.sources import Source
-    from runyard.client.spool import SpoolWriter
+    from runyard.client.spool import Message, SpoolWriter
 
 NICE, LATER_NICE = 5, 14
 """While the run goes on, and added to that once all that is left is hashing."""
@@ -25,6 +25,8 @@ WAIT_S = 1.0
 """Between turns: short at first, so that something is seen of a run that ends at once."""
 LOCK = "collector.lock"
 STARTED, NOT_STARTED = b"+", b"-"
+LARGE = 1 << 20
+"""Bytes of an attachment that is a record of its own: should the collector be killed before the next one, it comes twice."""
 CAUGHT_UP = "collected"
 """Name of the file that says that everything but hashes of data has been looked at."""
 
@@ -32,7 +34,11 @@ CAUGHT_UP = "collected"
 class Collector:
     """One attempt, from the start of its program until everything about it is known."""
 
-    def __init__(self, directory: str, facts: dict[str, Any], writer: SpoolWriter, sources: list[Source]) -> None:
+    def __init__(
+        self, directory: str, facts: dict[str, Any], writer: SpoolWriter, sources: list[Source], number: int
+    ) -> None:
+        """``number``: of this collector among those of the attempt, from 1."""
+        self._number = number
         self._directory = directory
         self._facts = facts
         self._writer = writer
@@ -63,7 +69,7 @@ class Collector:
             pass  # the agent then waits a moment longer
         _be_nice(LATER_NICE)
         for source in self._sources:
-            while source.has_more() and not source.failed:
+            while source.has_more() and not source.failed and os.path.exists(self._directory):
                 self.turn(source, True)
 
     def _has_begun(self) -> bool:
@@ -91,8 +97,20 @@ class Collector:
         state = source.state()
         if rows or messages or state != self._said.get(source.name):
             self._said[source.name] = state
-            position = {"type": "position", "source": source.name, "value": state}
-            self._writer.group(rows, [*messages, (position, b"")])
+            small = self._say_large(source, messages)
+            self._writer.group(rows, [*small, position(source, self._number)])
+
+    def _say_large(self, source: Source, messages: list[Message]) -> list[Message]:
+        """Say what may be too large to be one record together with others; return the rest."""
+        small = [message for message in messages if len(message[1]) <= LARGE]
+        for message, content in messages:
+            if len(content) > LARGE:
+                try:
+                    self._writer.message(message, content)
+                except ValueError as exc:
+                    note = "%s: %s was left out: %s" % (source.name, message.get("name"), exc)
+                    small.append(({"type": "capture", "notes": [note]}, b""))
+        return small
 
     def _sleep(self, wait: float) -> None:
         """Wait, but not longer than the supervisor lives."""
@@ -104,6 +122,11 @@ class Collector:
             wait_gone(status["supervisor_pid"], status.get("supervisor_start"), wait)
         else:
             time.sleep(min(wait, FIRST_WAIT_S))  # it is just starting
+
+
+def position(source: Source, number: int) -> Message:
+    """Return what says where the collector of that number has got to."""
+    return {"type": "position", "collector": number, "source": source.name, "value": source.state()}, b""
 
 
 def make_sources(directory: str, facts: dict[str, Any]) -> list[Source]:
@@ -133,30 +156,27 @@ def make_sources(directory: str, facts: dict[str, Any]) -> list[Source]:
     return found
 
 
-def positions(directory: str) -> dict[str, Any]:
-    """Return where earlier collectors of this attempt have got to, by source."""
+def positions(directory: str) -> tuple[int, dict[str, Any]]:
+    """Return how many collectors this attempt has had, and where they have got to, by source.
+
+    In a stream the later position counts, of several streams that of the later collector; by no clock, which may jump.
+    """
     from runyard.wire import spool
 
+    count = 0
     found: dict[str, tuple[int, Any]] = {}
     for stream in spool.streams(directory):
         reader = spool.StreamReader(directory, stream, dead=True)
         reader.skip_missing()
-        for record in iter(reader.read, []):
-            for part in record:
-                for message in _messages(part):
-                    if (
-                        message.get("type") == "position"
-                        and message.get("at", 0) >= found.get(message["source"], (0,))[0]
-                    ):
-                        found[message["source"]] = (message.get("at", 0), message.get("value"))
-    return {name: value for name, (_, value) in found.items()}
-
-
-def _messages(record: Any) -> list[dict[str, Any]]:
-    from runyard.wire import spool
-
-    inner = list(spool.records(record.body)) if record.kind == spool.GROUP else [record]
-    return [spool.parse_message(part.body)[0] for part in inner if part.kind == spool.MESSAGE]
+        for records in iter(reader.read, []):
+            for record in records:
+                for message in spool.messages(record, "position"):
+                    collector, source = message.get("collector"), message.get("source")
+                    if isinstance(collector, int) and isinstance(source, str):
+                        count = max(count, collector)
+                        if collector >= found.get(source, (0,))[0]:
+                            found[source] = (collector, message.get("value"))
+    return count, {name: value for name, (_, value) in found.items()}
 
 
 def serve() -> int:
@@ -250,7 +270,7 @@ def main(directory: str) -> int:
         "boot_id": procs.boot_id(), "python": "%d.%d.%d" % sys.version_info[:3],
     }  # fmt: skip
     sources = make_sources(directory, facts)
-    where = positions(facts["spool"])
+    before, where = positions(facts["spool"])
     kept = files.read_json(facts["kept"]) if facts["resumed"] and not where else None
     for source in sources:
         if source.name in where:
@@ -259,13 +279,13 @@ def main(directory: str) -> int:
             source.restore(kept[source.name])
 
     def again(writer: SpoolWriter) -> None:
-        writer.group([], [({"type": "position", "source": s.name, "value": s.state()}, b"") for s in sources])
+        writer.group([], [position(source, before + 1) for source in sources])
 
     writer = SpoolWriter(facts["spool"], process, _complain, again)
     if not where:
         off = [kind for kind in facts["off"] if kind]
         writer.message({"type": "capture", "active": [source.name for source in sources], "off": off})
-    Collector(directory, facts, writer, sources).run()
+    Collector(directory, facts, writer, sources, before + 1).run()
     writer.close()
     return 0
 

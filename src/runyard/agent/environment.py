@@ -5,6 +5,7 @@ Also the program and its arguments as they are executed. Nothing here is logged 
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -150,6 +151,9 @@ def build(
         RUNYARD_CAPTURE=",".join(kinds(spec)) or "none",
         RUNYARD_CAPTURE_SINCE="%.6f" % time.time(),
     )
+    links = {os.path.realpath(link["target"]): link["path"] for link in spec.get("links") or []}
+    if links:  # what leads deeper comes first
+        env["RUNYARD_CAPTURE_LINKS"] = json.dumps(dict(sorted(links.items(), reverse=True)))
     if home:
         env["RUNYARD_HOME"] = home
     if staged.resumed:

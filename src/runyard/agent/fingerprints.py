@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20
 MAX_ENTRIES = 1_000_000
+AT_ONCE = 1000
 DVC_BYTES = 1 << 20
 _MD5 = re.compile(r"^\s*(?:-\s+)?md5:\s*([0-9a-f]{32}(?:\.dir)?)\s*$", re.MULTILINE)
 _SCHEMA = """
@@ -26,6 +27,7 @@ class Cache:
 
     def __init__(self, path: str) -> None:
         self._db: Any = None
+        self._new: list[tuple[bytes, int, int, int, str]] = []
         try:
             import sqlite3
 
@@ -47,12 +49,20 @@ class Cache:
         return str(row[0]) if row else ""
 
     def keep(self, path: str, info: os.stat_result, sha256: str) -> None:
-        """Remember the hash of a file."""
-        if self._db is None:
+        """Remember the hash of a file; it may be lost before the next `write`."""
+        self._new.append((os.fsencode(path), info.st_size, info.st_mtime_ns, info.st_ino, sha256))
+        if len(self._new) >= AT_ONCE:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is new, all at once: each time the disk is waited for."""
+        new, self._new = self._new, []
+        if self._db is None or not new:
             return
-        values = (os.fsencode(path), info.st_size, info.st_mtime_ns, info.st_ino, sha256)
         try:
-            self._db.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?)", values)
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?)", new)
         except self._errors:
             pass
 
@@ -83,30 +93,39 @@ def sha256_of(path: str, cache: Cache) -> tuple[str, int]:
 
 
 class Manifest:
-    """The fingerprint of a directory: the SHA-256 of ``<path> <size> <sha256>`` lines of its files, sorted by path."""
+    """The fingerprint of a directory: the SHA-256 of ``<path> <sha256>`` lines of its files, sorted by path.
 
-    def __init__(self, top: str, cache: Cache) -> None:
+    At most ``most`` files; ``too_many`` says that there are more. ``before_ns``: files that changed later are left out.
+    """
+
+    def __init__(self, top: str, cache: Cache, most: int = MAX_ENTRIES, before_ns: int | None = None) -> None:
         self._top = top
         self._cache = cache
-        self._paths = sorted(_walk(top))
         self._digest = hashlib.sha256()
-        self.files = len(self._paths)
-        self.size = 0
-        self.mtime_us = 0
-        for path in self._paths:
+        self.files = self.size = self.mtime_us = 0
+        paths: list[str] = []
+        walked = 0
+        for path in _walk(top, most + 1):
+            walked += 1
             try:
                 info = os.stat(path)
             except OSError:
                 continue
-            self.size += info.st_size
-            self.mtime_us = max(self.mtime_us, info.st_mtime_ns // 1000)
+            if before_ns is None or info.st_mtime_ns < before_ns:
+                paths.append(path)
+                self.size += info.st_size
+                self.mtime_us = max(self.mtime_us, info.st_mtime_ns // 1000)
+        self.too_many = walked > most
+        self._paths = sorted(paths[:most], reverse=True)
+        """What is left, the next one last."""
+        self.files = len(self._paths)
 
     def go_on(self, budget: int) -> str | None:
         """Hash about ``budget`` more bytes; return the fingerprint when all is done, None before."""
         while self._paths:
             if budget <= 0:
                 return None
-            path = self._paths.pop(0)
+            path = self._paths.pop()
             sha256, read = sha256_of(path, self._cache)
             budget -= read + 4096
             line = "%s %s\n" % (os.path.relpath(path, self._top), sha256)
@@ -114,13 +133,13 @@ class Manifest:
         return self._digest.hexdigest()
 
 
-def _walk(top: str) -> Iterator[str]:
+def _walk(top: str, most: int) -> Iterator[str]:
     count = 0
     for directory, names, files in os.walk(top):
         names[:] = sorted(name for name in names if name not in (".git", "__pycache__"))
         for name in files:
             count += 1
-            if count > MAX_ENTRIES:
+            if count > most:
                 return
             yield os.path.join(directory, name)
 

@@ -97,11 +97,11 @@ class OwnRuns:
         directory = os.path.join(self._top, name)
         facts = self._waiting.get(name) or files.read_json(os.path.join(directory, own.RECORD))
         if not isinstance(facts, dict):
-            if time.time() - os.stat(directory).st_mtime > CODE_WAIT_S:
+            if abs(time.time() - os.stat(directory).st_mtime) > CODE_WAIT_S:
                 self._taken.add(name)
             return None
         code = files.read_json(os.path.join(directory, own.CODE))
-        young = time.time() * 1e6 - facts["created_us"] < CODE_WAIT_S * 1e6
+        young = abs(time.time() * 1e6 - facts["created_us"]) < CODE_WAIT_S * 1e6  # by clocks that may jump
         if not isinstance(code, dict) and facts.get("describer") and young:
             self._waiting[name] = facts
             return None
@@ -110,7 +110,7 @@ class OwnRuns:
 
     def _begin(self, begun: list[_Begun]) -> bool:
         """Tell the server of runs; False when that has to be tried again."""
-        body = {"runs": [{"run": item.spec, "started_us": item.facts["created_us"]} for item in begun]}
+        body = {"runs": [{"run": item.spec, "started_us": max(0, item.facts["created_us"])} for item in begun]}
         try:
             records = self._context.links.call("POST", self._path + "/runs", body)["assign"]
         except RunyardError as exc:
@@ -234,7 +234,7 @@ def _spec(facts: dict[str, Any], code: dict[str, Any]) -> dict[str, Any]:
     """Return the run spec: what the program said, and what was found of its code."""
     spec = {
         "id": facts["id"],
-        "project": facts["project"] or code.get("project") or os.path.basename(facts["cwd"]) or "root",
+        "project": facts["project"] or code.get("project") or own.as_name(os.path.basename(facts["cwd"])) or "root",
         "name": facts["name"],
         "message": facts["message"],
         "command": facts["command"],

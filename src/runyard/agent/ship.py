@@ -196,7 +196,7 @@ class Shipper:
             spool = self._spool_of(attempt)
             try:
                 if spool.any():
-                    spool.send(link, until, dead=True)
+                    spool.send(link, until, dead=not is_collected(attempt))
                 if LOG in self._parts:
                     self._log_of(attempt).send(link, until)
                 attempt.flushed = True

@@ -35,8 +35,8 @@ class Usage(Source):
         self._directory = directory
         self._uuids = gpu_uuids
         self._nvml: Nvml | None = Nvml() if gpu_uuids else None
-        self._started = time.time()
-        self._next = time.monotonic() + FIRST_S
+        self._started = time.monotonic()  # the same for all processes, and no wall clock, which may jump
+        self._next = self._started + FIRST_S
         self._cpu: dict[int, float] = {}
         self._disk: dict[int, tuple[int, int]] = {}
         self._at = time.monotonic()
@@ -56,7 +56,7 @@ class Usage(Source):
         now = time.monotonic()
         if over or now < self._next:
             return [], []
-        age = time.time() - self._started
+        age = now - self._started
         self._next = now + (EVERY_S if age < LONG_S else LATER_S)
         values = self._tree(now)
         values.update(self._gpus())

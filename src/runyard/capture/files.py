@@ -1,6 +1,6 @@
 """Seeing which files a program opens, by taking the place of ``open``.
 
-Only what Python opens itself goes through here; what C libraries open is seen from outside, by the agent.
+What C libraries open does not go through here: of some `runyard.capture.reading` says it, others the agent sees from outside.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import _io
 import builtins
 import io
 import sys
+from _thread import allocate_lock, get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from runyard.capture.opened import Opened
     from runyard.capture.session import Session
+
+PATIENCE_S = 0.2
+"""How long a thread waits for another one that is looking at a file; longer only if the two would wait for ever."""
 
 
 class Open:
@@ -33,9 +37,12 @@ class Open:
         self._open = original
         self._known = known
         self._note = note
+        self._warns = bool(getattr(sys.flags, "warn_default_encoding", 0))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Open a file."""
+        if self._warns and _is_text(args, kwargs):
+            kwargs["encoding"] = io.text_encoding(None, 2)  # warns of the program's line, and not of ours
         try:
             opened = self._open(*args, **kwargs)
         except BaseException as exc:  # our frame is no part of the user's error; before Python 3.11 it cannot be hidden
@@ -71,6 +78,12 @@ class Open:
         return "open"  # pickled by its name, as the builtin one
 
 
+def _is_text(args: Any, kwargs: Any) -> bool:
+    """Tell whether a text file is opened without an encoding."""
+    mode = args[1] if len(args) > 1 else kwargs.get("mode", "r")
+    return len(args) < 4 and kwargs.get("encoding") is None and "b" not in str(mode)
+
+
 class Notes:
     """Hands what was opened to `Opened`, which is imported at the first file that may matter."""
 
@@ -78,34 +91,61 @@ class Notes:
         self.known: set[Any] = set()
         self._session = session
         self._opened: Opened | None = None
-        self._busy = False
+        self._lock = allocate_lock()
+        self._looking = 0
+        """The thread that has the lock."""
+        session.before_exit.append(self._flush)
+        session.after_fork.append(self._forget)
 
     def note(self, args: Any, kwargs: Any, opened: Any) -> None:
         """Take note of a call of ``open``; never raises."""
-        if self._busy or self._session.gave_up or sys.is_finalizing():
-            return
-        self._busy = (
-            True  # what is opened while we look is not the program's, in other threads it is lost: rare, and no harm
-        )
-        try:
-            file = args[0] if args else kwargs.get("file")
-            # Python reads modules through `open`, too.
-            if type(file) is not int and not (type(file) is str and file.endswith((".pyc", ".py"))):
-                if self._opened is None:
-                    from runyard.capture.opened import Opened
+        file = args[0] if args else kwargs.get("file")
+        # Python reads modules through `open`, too.
+        if type(file) is not int and not (type(file) is str and file.endswith((".pyc", ".py"))):
+            self._tell(file, args[1] if len(args) > 1 else kwargs.get("mode", "r"), opened)
 
-                    self._opened = Opened(self._session, self.known)
-                mode = args[1] if len(args) > 1 else kwargs.get("mode", "r")
-                self._opened.note(file, mode, opened)
+    def read(self, file: Any, mode: str = "r") -> None:
+        """Take note of a file that a library has opened by itself; never raises."""
+        if type(file) is not str or file not in self.known:
+            self._tell(file, mode, None)
+
+    def _tell(self, file: Any, mode: str, opened: Any) -> None:
+        # What is opened while we look is not the program's. Other threads wait their turn, but never for long.
+        if self._looking == get_ident() or self._session.gave_up or sys.is_finalizing():
+            return
+        if not self._lock.acquire(True, PATIENCE_S):
+            return
+        self._looking = get_ident()
+        try:
+            if self._opened is None:
+                from runyard.capture.opened import Opened
+
+                self._opened = Opened(self._session, self.known)
+            self._opened.note(file, mode, opened)
         except Exception:  # noqa: BLE001 - the program must not notice
             self._session.failed()
         finally:
-            self._busy = False
+            self._looking = 0
+            self._lock.release()
+
+    def _flush(self) -> None:
+        if self._opened is not None and self._lock.acquire(True, PATIENCE_S):
+            try:
+                self._opened.flush()
+            finally:
+                self._lock.release()
+
+    def _forget(self) -> None:
+        self._lock = allocate_lock()  # another thread of the parent may have it
+        self._looking = 0
+        if self._opened is not None:
+            self._opened.forget()
 
 
 def hook(session: Session) -> None:
     """Take the place of ``open``, wherever Python keeps it."""
     notes = Notes(session)
+    session.read = notes.read
     replaced = Open(builtins.open, notes.known, notes.note)
     for module in (builtins, io, _io):
         if getattr(module, "open", None) is replaced._open:

@@ -1,4 +1,4 @@
-"""Files by directory: of a directory with very many, only how many they are is said."""
+"""Files by directory: of a directory in which very many are, only how many is said."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ if TYPE_CHECKING:
 
 MAX_ENTRIES = 100
 """Files and directories directly in one directory that are said one by one."""
+MAX_LISTED = 500
+"""The same, of all that is below one directory, but for the topmost."""
+
+TOPS = ("", "/")
 
 
 class _Folder:
-    __slots__ = ("count", "entries", "size", "whole")
+    __slots__ = ("count", "entries", "listed", "size", "whole")
 
     def __init__(self) -> None:
         self.entries: set[str] = set()
         self.count = self.size = 0
         """Files here and below, and their bytes."""
+        self.listed = 0
+        """Files, and directories that stand for theirs, that are said here and below."""
         self.whole = False
 
 
 class Folders:
-    """Collects files until they are taken. A directory with more than `MAX_ENTRIES` entries stands for all that is below it."""
+    """Collects files until they are taken. A directory with too much in it stands for all that is below it."""
 
     def __init__(self) -> None:
         self._folders: dict[str, _Folder] = {}
@@ -33,21 +39,27 @@ class Folders:
         whole = None
         child = name
         path = directory
+        more = 1
+        """How many entries more, or less, are listed below."""
         while True:
             folder = self._folders.get(path)
             if folder is None:
                 folder = self._folders[path] = _Folder()
             folder.count += 1
             folder.size += entry["size"]
-            if not folder.whole:
+            if folder.whole:
+                more = 0
+            else:
                 folder.entries.add(child)
-                folder.whole = len(folder.entries) > MAX_ENTRIES
+                listed, folder.listed = folder.listed, folder.listed + more
+                folder.whole = len(folder.entries) > MAX_ENTRIES or (folder.listed > MAX_LISTED and path not in TOPS)
                 if folder.whole:
+                    more = 1 - listed
                     folder.entries.clear()
                     self._gather(path)
             if folder.whole:
                 whole = path
-            if path in ("", "/"):
+            if path in TOPS:
                 break
             parent, _, child = path.rpartition("/")
             path = parent or ("/" if path[0] == "/" else "")

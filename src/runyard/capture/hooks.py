@@ -15,13 +15,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 LIBRARIES = {
-    "argparse": ("runyard.capture.argparsing", "argparse"),
-    "click.core": ("runyard.capture.clicking", "click"),
-    "typer._click.core": ("runyard.capture.clicking", "typer"),
-    "hydra._internal.hydra": ("runyard.capture.composing", "hydra"),
-    "absl.flags._flagvalues": ("runyard.capture.abslflags", "absl"),
+    "argparse": ("params", "runyard.capture.argparsing", "argparse"),
+    "click.core": ("params", "runyard.capture.clicking", "click"),
+    "typer._click.core": ("params", "runyard.capture.clicking", "typer"),
+    "hydra._internal.hydra": ("params", "runyard.capture.composing", "hydra"),
+    "absl.flags._flagvalues": ("params", "runyard.capture.abslflags", "absl"),
+    "cv2": ("data", "runyard.capture.reading", "cv2"),
+    "h5py._hl.files": ("data", "runyard.capture.reading", "h5py"),
+    "pyarrow.dataset": ("data", "runyard.capture.reading", "pyarrow"),
+    "pyarrow.parquet.core": ("data", "runyard.capture.reading", "pyarrow"),
+    "safetensors.numpy": ("data", "runyard.capture.reading", "safetensors"),
+    "safetensors.torch": ("data", "runyard.capture.reading", "safetensors"),
+    "tables.file": ("data", "runyard.capture.reading", "tables"),
 }
-"""Module of the library: ours with ``hook(session, module)``, and the name of the hook."""
+"""Module of the library: the kind of what is captured, ours with ``hook(session, module)``, and the name of the hook."""
 
 
 class Watch:
@@ -37,7 +44,7 @@ class Watch:
             self._session.begin()
             if name in sys.modules:  # we needed it, too
                 return _again(name)
-        if name not in LIBRARIES or self._finding or "params" not in self._session.kinds:
+        if self._finding or not wanted(self._session.kinds, name):
             return None
         self._finding = True
         try:
@@ -101,12 +108,18 @@ def _again(name: str) -> ModuleSpec:
     return module.__spec__  # type: ignore[no-any-return]
 
 
+def wanted(kinds: frozenset[str], name: str) -> bool:
+    """Tell whether there is a hook for a module, of a kind that is on."""
+    return name in LIBRARIES and LIBRARIES[name][0] in kinds
+
+
 def hook(session: Session, name: str, module: Any) -> None:
     """Put the hook for a library in place that has just been imported."""
-    ours, said = LIBRARIES[name]
+    _, ours, said = LIBRARIES[name]
     try:
         __import__(ours, None, None, ["hook"]).hook(session, module)
-        session.hooks.append(said)
+        if said not in session.hooks:
+            session.hooks.append(said)
     except Exception:  # noqa: BLE001 - the program must not notice
         session.failed()
 
@@ -123,7 +136,7 @@ def install(kinds: frozenset[str], spool: str, tree: str, began: float) -> None:
     files.hook(session)
     sys.meta_path.insert(0, Watch(session))
     for name in LIBRARIES:
-        if name in sys.modules and "params" in kinds:
+        if name in sys.modules and wanted(kinds, name):
             hook(session, name, sys.modules[name])
     atexit.register(session.end)
     os.register_at_fork(after_in_child=session.forked)

@@ -36,8 +36,10 @@ NOT_DATA = frozenset(
 DOWNLOADS = frozenset("huggingface torch kagglehub tensorflow_datasets openml pooch".split())
 MAX_KNOWN = 10000
 """Files of which a process remembers that it has seen them."""
-AT_ONCE = 20
+AT_ONCE = 100
 """The first so many files are said at once, what follows once a second: a program may be killed at any time."""
+LINKS = "RUNYARD_CAPTURE_LINKS"
+"""Set by the agent: the names of links of the run, by where they lead, as JSON."""
 BATCH_S = 1.0
 
 
@@ -65,27 +67,28 @@ class Opened:
             os.path.join(directory, "") for directory in {sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)}
             if directory not in ("/", "/usr", self._tree) and not self._tree.startswith(os.path.join(directory, ""))
         )  # fmt: skip
+        self._links = _links(os.environ.get(LINKS, ""))
         self._written: set[str] = set()
         self._folders = Folders()
         self._places: dict[str, _Place] = {}
         self._configs = 0
         self._said = 0
         self._said_at = 0.0
-        self._in_child = False
-        session.before_exit.append(self.flush)
-        session.after_fork.append(self.forget)
+        self._in_child = session.child
 
     def note(self, file: Any, mode: str, opened: Any) -> None:
-        """Take note of a file that was opened; raises what looking at it raises."""
-        # A path-like object is asked for its path once, by `open`.
-        name = file if type(file) is str else os.fsdecode(opened.name)
-        if type(file) is not str and name in self._known:
+        """Take note of a file that was opened; raises what looking at it raises.
+
+        ``opened``: the file object; None where a library has opened the file, and ``file`` may be anything that it takes.
+        """
+        name = file if type(file) is str else _name(file, opened)
+        if not name or (type(file) is not str and name in self._known):
             return
         directory, _, base = (name if name[:1] == "/" else os.getcwd() + "/" + name).rpartition("/")
         place = self._places.get(directory)
         if len(self._known) < MAX_KNOWN:
             self._known.add(name)
-        elif place is not None:
+        elif place is not None or len(self._places) >= MAX_KNOWN:
             self._session.remark("only the first %d files that a process opened are looked at" % MAX_KNOWN)
             return
         if place is None:
@@ -97,8 +100,8 @@ class Opened:
             return
         if place.ignored or base.rpartition(".")[2] in CODE or path in self._written:
             return
-        facts = os.fstat(opened.fileno())
-        if not stat.S_ISREG(facts.st_mode) or facts.st_ctime >= self._session.began:
+        facts = _facts(path, opened)
+        if facts is None or not stat.S_ISREG(facts.st_mode) or facts.st_ctime >= self._session.began:
             return
         if not self._config(path, base, place.said, facts.st_size) and "data" in self._session.kinds:
             self._data(path, base, place, facts)
@@ -112,6 +115,10 @@ class Opened:
                 said = ""
             elif program.inside(path, tree):
                 said = path[len(tree) + 1 :]
+        if said[0:1] == "/":
+            for target, name in self._links.items():
+                if real == target or program.inside(real, target):
+                    said = name + real[len(target) :]
         return _Place(directory, said, real, self._is_ignored(directory) or self._is_ignored(real))
 
     def _is_ignored(self, directory: str) -> bool:
@@ -150,11 +157,13 @@ class Opened:
 
     def _data(self, path: str, base: str, place: _Place, facts: os.stat_result) -> None:
         said = place.said
+        target = os.path.realpath(path) if os.path.islink(path) else place.real + "/" + base
+        if said[0:1] == "/" and target in self._links:
+            said, _, base = self._links[target].rpartition("/")
         entry = {
             "path": said.rstrip("/") + "/" + base if said else base,
             "size": facts.st_size, "mtime_us": facts.st_mtime_ns // 1000, "via": "open",
         }  # fmt: skip
-        target = os.path.realpath(path) if os.path.islink(path) else place.real + "/" + base
         if target != path and not program.inside(target, self._real_tree):
             entry["real"] = target
         self._folders.add(said, base, entry)
@@ -183,3 +192,27 @@ class Opened:
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
             util.Finalize(None, self._session.end, exitpriority=0)
+
+
+def _links(text: str) -> dict[str, str]:
+    if not text:
+        return {}
+    import json
+
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
+def _name(file: Any, opened: Any) -> str:
+    if opened is not None:
+        return os.fsdecode(opened.name)  # a path-like object is asked for its path once, by `open`
+    return os.fsdecode(file) if isinstance(file, (str, bytes, os.PathLike)) else ""
+
+
+def _facts(path: str, opened: Any) -> os.stat_result | None:
+    if opened is not None:
+        return os.fstat(opened.fileno())
+    try:
+        return os.stat(path)
+    except OSError:  # the name of something else: a URL, a file in memory
+        return None

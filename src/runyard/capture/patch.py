@@ -34,6 +34,27 @@ def wrap(
         leave(token, result)
         return result
 
+    _replace(owner, name, wrapper)
+
+
+def after(owner: Any, name: str, tell: Callable[[tuple[Any, ...], dict[str, Any], Any], None]) -> None:
+    """Have ``tell`` called when a function has returned, with its arguments and its result; it must not raise."""
+    original = vars(owner)[name]
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as exc:  # as above
+            exc.__traceback__ = exc.__traceback__.tb_next if exc.__traceback__ else None
+            raise
+        tell(args, kwargs, result)
+        return result
+
+    _replace(owner, name, wrapper)
+
+
+def _replace(owner: Any, name: str, wrapper: Any) -> None:
+    original = vars(owner)[name]
     for attribute in COPIED:
         setattr(wrapper, attribute, getattr(original, attribute, None))
     wrapper.__dict__.update(getattr(original, "__dict__", {}), __wrapped__=original)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from runyard.wire.ranks import rank
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
 
 MARK = "RUNYARD_CAPTURE_PROGRAM"
 """Set by a process whose parameters count, to its pid, for the processes that it starts."""
-RANKS = ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 TOOLS = frozenset(
     "pip pip3 uv pipx pytest py.test _pytest unittest nose2 tox nox torchrun torch.distributed.run torch.distributed.launch "
     "torch.distributed.elastic accelerate deepspeed horovod horovodrun ray jupyter jupyter_core nbconvert nbclient notebook "
@@ -38,14 +39,6 @@ class Program:
         self.runner = runner
 
 
-def rank(environ: Mapping[str, str]) -> int | None:
-    """Return the rank of this process among those that a launcher started; None when no launcher says one."""
-    for name in RANKS:
-        if environ.get(name, "").isdigit():
-            return int(environ[name])
-    return None
-
-
 def main_file(main: Any, argv: Sequence[str]) -> str:
     """Return the path of the main script; ``""`` where there is none, or Python has not found it yet.
 
@@ -66,7 +59,7 @@ def identify(path: str, main: Any, environ: Mapping[str, str], tree: str, prefix
     the tree. Programs without a script (``-c``, stdin, an interactive Python, workers of multiprocessing), and all ranks but
     the first, do not count.
     """
-    if not path or any(environ.get(name, "0") not in ("0", "") for name in RANKS):
+    if not path or rank(environ):
         return Program(False, "", False)
     spec = getattr(main, "__spec__", None)
     name = spec.name if spec is not None else os.path.splitext(os.path.basename(path))[0]

@@ -43,6 +43,8 @@ class Session:
         """So many errors that files are no longer looked at."""
         self.hooks: list[str] = []
         self.notes: list[str] = []
+        self.read: Callable[..., None] = lambda file, mode="r": None
+        """Tells of a file that a library has opened by itself (`runyard.capture.files`)."""
         self.before_exit: list[Callable[[], None]] = []
         self.after_fork: list[Callable[[], None]] = []
         self._at_begin = at_begin
@@ -146,8 +148,8 @@ class Session:
         return self._writer
 
     def _process(self) -> dict[str, Any]:
-        from runyard.capture.program import rank
         from runyard.wire import procs
+        from runyard.wire.ranks import rank
 
         pid = os.getpid()
         return {

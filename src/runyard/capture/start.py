@@ -32,8 +32,13 @@ class Library:
     def __init__(self, package: str) -> None:
         self._package = package
         self._modules: dict[str, Any] = {}
-        self._lock = RLock()
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
         self._builtins = dict(vars(builtins), __import__=self._import)
+
+    def _renew(self) -> None:
+        self._lock = RLock()  # another thread may have held it when the process was forked
 
     def module(self, name: str) -> Any:
         """Return ``runyard`` or a module of it; raises what its import raises."""

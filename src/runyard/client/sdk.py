@@ -6,7 +6,10 @@ Inside `runyard run` that is the run itself; elsewhere the program makes a run o
 from __future__ import annotations
 
 import atexit
+import copyreg
 import os
+import sys
+import threading
 
 from runyard.client.run import Run, warn
 
@@ -20,7 +23,14 @@ class _Current:
     """The one run that a process logs to."""
 
     run: Run | None = None
-    failed = False
+    pid = 0
+    lock = threading.RLock()
+
+    def beginning(self) -> Any:
+        """Return the lock that is held while a run begins; a child of a fork has one of its own."""
+        if self.pid != os.getpid():
+            self.lock, self.pid = threading.RLock(), os.getpid()
+        return self.lock
 
 
 _current = _Current()
@@ -45,7 +55,8 @@ def init(
     """
     run = _current.run
     if run is None:
-        run = _begin(project, name, message, all_ranks)
+        with _current.beginning():
+            run = _current.run or _begin(project, name, message, all_ranks)
     if params is not None:
         run.params(params)
     if tags:
@@ -90,6 +101,19 @@ def finish(exit_code: int = 0) -> None:
         run.finish(exit_code)
 
 
+def _pickled(run: Run) -> Any:
+    return unpickled, ()
+
+
+def unpickled() -> Run:
+    """Return what a run is that comes out of a file or from another process: the one of this process, else none at all."""
+    if _current.run is None and not os.environ.get("RUNYARD_SPOOL"):
+        from runyard.client import own
+
+        return own.nowhere()
+    return init()
+
+
 def _begin(project: str | None, name: str | None, message: str | None, all_ranks: bool) -> Run:
     environ = os.environ
     spool = environ.get("RUNYARD_SPOOL")
@@ -98,7 +122,11 @@ def _begin(project: str | None, name: str | None, message: str | None, all_ranks
     else:
         run = _own(project, name, message, all_ranks)
     _current.run = run
+    copyreg.pickle(Run, _pickled)
     atexit.register(run.close)
+    workers = sys.modules.get("multiprocessing.util")
+    if workers is not None:
+        workers.Finalize(None, run.close, exitpriority=10)  # workers leave without what `atexit` knows
     run.on_finish(lambda exit_code: _over(run))
     return run
 

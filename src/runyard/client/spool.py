@@ -66,7 +66,7 @@ class SpoolWriter:
         """Of the next record, and of the first one of the segment."""
         self._introduced = False
         """The first message of the stream is there."""
-        self._segment_lost = self._unsaid = 0
+        self._segment_lost = self._lost_without = 0
         """Records lost since the segment was begun, which its header says, and while there was none."""
         self._try_at = 0.0
 
@@ -136,8 +136,6 @@ class SpoolWriter:
             if self._busy:
                 return
             self._drain()
-            if self._unsaid:
-                self._room(spool.RECORD_BYTES)
             self._end_segment()
 
     def forget(self) -> None:
@@ -292,14 +290,6 @@ class SpoolWriter:
             self._introduced = self._write(spool.MESSAGE, 0, spool.message_body(_timed(self._process)))
         elif self._begin is not None:
             self._begin(self)
-        self._say_lost()
-
-    def _say_lost(self) -> None:
-        """Say what was lost before there was any segment whose header could have counted it."""
-        if self._unsaid:
-            message = {"type": "missing", "records": self._unsaid, "why": "disk full"}
-            self._unsaid = 0
-            self._write(spool.MESSAGE, 0, spool.message_body(_timed(message)))
 
     def _end_segment(self) -> None:
         if self._fd < 0:
@@ -317,14 +307,15 @@ class SpoolWriter:
     def _lose(self, exc: OSError | None) -> None:
         self.lost += 1
         self._try_at = time.monotonic() + RETRY_S
-        if self._fd < 0:
-            self._unsaid += 1
-        else:
-            self._segment_lost += 1
-            try:
+        try:
+            if self._fd < 0:
+                self._lost_without += 1
+                _set_length(os.path.join(self.directory, self.stream + spool.LOST_FILE), self._lost_without)
+            else:
+                self._segment_lost += 1
                 os.pwrite(self._fd, spool.LOST.pack(self._segment_lost), spool.LOST_AT)
-            except OSError:
-                pass
+        except OSError:
+            pass
         if self._warn is not None and exc is not None:
             warn, self._warn = self._warn, None
             warn("%s; what is logged now is lost, and counted, until there is room" % (exc.strerror or exc))
@@ -352,6 +343,15 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
+
+
+def _set_length(path: str, length: int) -> None:
+    """Make a file as long as that, without a byte in it: on a full disk there may still be room for its name."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, length)
+    finally:
+        os.close(fd)
 
 
 def _map(fd: int, size: int, directory: str) -> mmap.mmap | None:

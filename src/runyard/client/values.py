@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 BINS = 64
+MAX_DEPTH = 20
+"""Of nested values; what is deeper is text."""
+MAX_BITS = 4096
+"""Of whole numbers: Python itself refuses to write down those of 14,000 and more."""
 MAX_ROWS = 100_000
 TEXT_MAX = 1 << 24
 CONTENT_MAX = spool.MAX_RECORD - (1 << 16)
@@ -66,11 +70,11 @@ class Histogram:
         self.caption = caption
 
 
-def flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ``("train/loss", value)`` of nested dicts."""
+def flat(values: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield ``("train/loss", value)`` of nested dicts; one that is nested deeper than `MAX_DEPTH` as it is."""
     for name, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, "%s%s/" % (prefix, name))
+        if isinstance(value, dict) and depth < MAX_DEPTH:
+            yield from flat(value, "%s%s/" % (prefix, name), depth + 1)
         else:
             yield prefix + str(name), value
 
@@ -103,26 +107,38 @@ def step(value: Any) -> int:
     return found
 
 
-def plain(value: Any) -> Any:
-    """Return parameters as JSON: what it does not have is the text that Python shows of it."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return a parameter as JSON: what it does not have is the text that Python shows of it.
+
+    Raises what the methods of a value raise, and ValueError for a whole number that is too large.
+    """
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ValueError("a whole number of %d bits is too large" % value.bit_length())
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    fields = getattr(type(value), "__dataclass_fields__", None)
-    if fields:
-        return {name: plain(getattr(value, name, None)) for name in fields}
+    nested = _nested(value)
+    if nested is not None:
+        if depth == MAX_DEPTH:
+            return repr(value)[:1000]
+        if isinstance(nested, dict):
+            return {str(name): plain(item, depth + 1) for name, item in nested.items()}
+        return [plain(item, depth + 1) for item in nested]
     found = number(value)
     if found is not None:
         return _whole(value, found)
-    named = getattr(value, "__dict__", None)
-    if type(value).__name__ == "Namespace" and isinstance(named, dict):
-        return plain(named)
     if hasattr(value, "tolist") and getattr(value, "size", 0) <= 100:
-        return plain(value.tolist())
+        return plain(value.tolist(), depth + 1)
     return repr(value)[:1000]
+
+
+def _nested(value: Any) -> Any:
+    """Return the dict or the collection that a value is made of; None for one that is not nested."""
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        return value
+    fields = getattr(type(value), "__dataclass_fields__", None)
+    if fields:
+        return {name: getattr(value, name, None) for name in fields}
+    return vars(value) if type(value).__name__ == "Namespace" and hasattr(value, "__dict__") else None
 
 
 def _whole(value: Any, found: float) -> float:
@@ -174,6 +190,8 @@ def _guess(value: Any) -> Medium:
         return _table(list(value), None)
     if isinstance(value, (list, tuple)) and value and all(number(item) is not None for item in value):
         return _histogram(_numbers(value), BINS)
+    if isinstance(value, dict):
+        raise TypeError("it is nested more than %d deep, or in itself" % MAX_DEPTH)
     raise TypeError("a %s is neither a number nor something to look at" % type(value).__name__)
 
 
@@ -270,10 +288,12 @@ def _histogram(values: list[float], bins: int) -> Medium:
     if low == high:
         low, high = low - 0.5, high + 0.5
     bins = max(1, min(int(bins), 4096))
-    width = (high - low) / bins
+    scale = 1.0 if math.isfinite(high - low) else 0.5  # the difference may be more than a float can be
+    start = low * scale
+    width = (high * scale - start) / bins
     counts = [0] * bins
     for value in finite:
-        counts[min(bins - 1, max(0, int((value - low) / width)))] += 1
-    edges = [low + width * place for place in range(bins)] + [high]
+        counts[min(bins - 1, max(0, int((value * scale - start) / width)))] += 1
+    edges = [(start + width * place) / scale for place in range(bins)] + [high]
     content = {"edges": edges, "counts": counts, "others": len(values) - len(finite)}
     return Medium("histogram", "json", json.dumps(content).encode("ascii"))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from runyard.services.api import Json
 from runyard.services.compact import LOOSE_MAX
 from runyard.services.context import Change, Context, change
-from runyard.services.messages import Messages, keep_attachments, read_config
+from runyard.services.messages import BAD_NAME, Messages, keep_attachments, read_config
 from runyard.services.series import points_of
 from runyard.store import attempts, blocks, metrics, names, runs, tracked
 from runyard.store.blocks import MAX_COLUMNS
@@ -78,6 +78,7 @@ def append(context: Context, attempt_id: str, stream: str, first: int, data: byt
         if batch.next == here:
             return here
         ids = _intern(context, batch)
+        batch.messages.extend(_unnamed(batch.rows, ids))
         encoded = _encode(batch.rows, attempt.number, ids)
         keep_attachments(context, run, batch.messages)
         done, row = _store(context, attempt, run, stream, here, batch, encoded, ids)
@@ -105,13 +106,15 @@ def _store(
         if (0 if row is None else int(row.next)) != here:
             return False, row
         said = Messages(changes, run, attempt, ids, kept)
+        if batch.lost:
+            said.miss(batch.lost, "its spool was damaged")
         for message, attachment in batch.messages:
             said.take(message, attachment)
         said.flush()
         metrics.add_blocks(connection, run.seq, attempt.number, encoded.blocks)
         for found in (encoded.summaries, said.summaries):
             _merge(connection, run.seq, attempt.number, found)
-        lost = batch.lost + said.missing + (0 if row is None else int(row.lost))
+        lost = said.missing + (0 if row is None else int(row.lost))
         process = said.process if said.process is not None else {} if row is None else row.process
         tracked.save_stream(connection, row, attempt.id, stream, next=batch.next, lost=lost, process=process)
         changes.tell(f"run:{run.id}", f"metrics:{run.id}")
@@ -218,7 +221,16 @@ def _intern(context: Context, batch: Batch) -> dict[str, int]:
     wanted = {name for rows in batch.rows for name in rows.names}
     for message, _ in batch.messages:
         wanted.update(Messages.names_in(message))
-    return context.names.get(context.db, {name for name in wanted if len(name) <= names.MAX_LENGTH})
+    return context.names.get(context.db, {name for name in wanted if 0 < len(name) <= names.MAX_LENGTH})
+
+
+def _unnamed(batch: list[Rows], ids: dict[str, int]) -> list[tuple[Json, bytes]]:
+    """Return what is said of columns whose names cannot be taken."""
+    said = {name: 0 for rows in batch for name in rows.names if name not in ids}
+    for rows in batch:
+        for name in said.keys() & rows.names:
+            said[name] += len(rows.steps)
+    return [({"type": "refused", "name": name, "why": BAD_NAME, "count": count}, b"") for name, count in said.items()]
 
 
 def _encode(batch: list[Rows], attempt: int, ids: dict[str, int]) -> Encoded:

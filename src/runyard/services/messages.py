@@ -19,9 +19,11 @@ from runyard.store.types import dump_json
 from runyard.wire.files import write_atomic
 from runyard.wire.paths import RECORDS
 
-RANKS = {"command": -1, "constant": 0, "default": 1, "file": 2, "call": 3, "cli": 4}
+RANKS = {"constant": 0, "default": 1, "file": 2, "command": 3, "script": 4, "call": 5, "cli": 6}
 """Origins of parameters; a higher one goes over a lower one, of equal ones the later over the earlier."""
 GUESS = RANKS["command"]
+UNDER = "under"
+"""Of what is captured: parameters that a guess stands for, by the number of their name; not shown."""
 KNOWING = frozenset(RANKS[origin] for origin in ("default", "call", "cli"))
 """A program that says what it takes its arguments to mean is not guessed at."""
 MEDIA_KINDS = frozenset("text image figure table histogram html audio video".split())
@@ -29,7 +31,11 @@ HEAD = 100
 VALUE_MAX = 1 << 20
 """Characters of a parameter that are kept."""
 NOTES_MAX = 50
+FILES_MAX = 1 << 31
 NAME_MAX = 1000
+BAD_NAME = "a name has 1 to 1000 characters"
+TEXT_MAX = 1000
+"""Characters of a sentence for people."""
 I64 = range(-(1 << 63), 1 << 63)
 
 
@@ -71,9 +77,10 @@ def keep_attachments(context: Context, run: Any, messages: Sequence[tuple[Json, 
 
 
 def _is_medium(message: Json) -> bool:
-    form = message.get("format")
+    form, kind = message.get("format"), message.get("kind")
     return (
-        message.get("kind") in MEDIA_KINDS
+        isinstance(kind, str)
+        and kind in MEDIA_KINDS
         and isinstance(form, str)
         and form.isascii()
         and form.isalnum()
@@ -88,7 +95,12 @@ def _is_name(name: Any) -> bool:
 
 
 def _is_step(step: Any) -> bool:
-    return step is None or (isinstance(step, int) and not isinstance(step, bool) and step in I64)
+    return step is None or _is_whole(step)
+
+
+def _is_whole(value: Any) -> bool:
+    """Tell whether a value is a whole number as databases know them; to some of them true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value in I64
 
 
 class Messages:
@@ -152,6 +164,9 @@ class Messages:
         tracked.remove_params(self._changes.connection, self._run.seq, guessed)
         for name_id in guessed:
             del known[name_id]
+        for name_id, row in self._capture.pop(UNDER, {}).items():
+            if int(name_id) not in known:
+                self._params.setdefault(int(name_id), row)
 
     def _known(self) -> dict[int, int]:
         if self._ranks is None:
@@ -159,24 +174,28 @@ class Messages:
         return self._ranks
 
     def _take_process(self, message: Json, _content: bytes) -> None:
-        self.process = {name: value for name, value in message.items() if name != "type"}
+        self.process = {name: value for name, value in message.items() if name != "type" and _is_plain(value)}
 
     def _take_params(self, message: Json, _content: bytes) -> None:
         rank = RANKS.get(str(message.get("origin")), 0)
         for name, value in flat(message.get("values")):
             name_id = self._ids.get(name)
             if name_id is None:
-                self._refuse(name, "a name has 1 to 1000 characters")
+                self._refuse(name, BAD_NAME)
                 continue
             before = self._params.get(name_id)
-            if rank >= (before["rank"] if before else self._known().get(name_id, GUESS)):
-                self._params[name_id] = {**_value(value), "rank": rank, "source": str(message.get("source") or "")}
+            row = {**_value(value), "rank": rank, "source": str(message.get("source") or "")}
+            above = before["rank"] if before else self._known().get(name_id, -1)
+            if rank >= above:
+                self._params[name_id] = row
+            elif above == GUESS:
+                self._capture.setdefault(UNDER, {})[str(name_id)] = row
 
     def _take_summary(self, message: Json, _content: bytes) -> None:
         for name, value in flat(message.get("values")):
             number = _number(value)
             if name not in self._ids or number is None:
-                self._refuse(name, "a summary is a number")
+                self._refuse(name, "a summary is a number" if name in self._ids else BAD_NAME)
             else:
                 self.summaries[self._ids[name]] = metrics.of_value(self._attempt.number, number, _time(message))
 
@@ -190,7 +209,8 @@ class Messages:
 
     def _take_media(self, message: Json, content: bytes) -> None:
         if not _is_medium(message) or message["name"] not in self._ids:
-            self._refuse(str(message.get("name")), "this is no medium")
+            known = _is_name(message.get("name"))
+            self._refuse(str(message.get("name")), "this is no medium" if known else BAD_NAME)
             return
         self._media.append(
             {
@@ -209,7 +229,9 @@ class Messages:
                 continue
             numbers = {name: item.get(name) for name in ("size", "mtime_us", "files")}
             numbers["files"] = numbers["files"] or item.get("count")
-            if not all(value is None or (isinstance(value, int) and value in I64) for value in numbers.values()):
+            if not all(value is None or _is_whole(value) for value in numbers.values()):
+                continue
+            if not 0 <= (numbers["files"] or 0) < FILES_MAX:
                 continue
             self._data.append(
                 {
@@ -229,27 +251,32 @@ class Messages:
 
     def _take_capture(self, message: Json, _content: bytes) -> None:
         for name in ("active", "off", "notes"):
-            have = self._capture.setdefault(name, [])
-            for item in message.get(name) or []:
-                if isinstance(item, str) and item not in have and len(have) < NOTES_MAX:
-                    have.append(item)
+            have, said = self._capture.setdefault(name, []), message.get(name)
+            for item in said if isinstance(said, list) else []:
+                if isinstance(item, str) and item[:TEXT_MAX] not in have and len(have) < NOTES_MAX:
+                    have.append(item[:TEXT_MAX])
 
     def _take_refused(self, message: Json, _content: bytes) -> None:
-        self._refuse(str(message.get("name")), str(message.get("why")), int(_number(message.get("count")) or 1))
+        self._refuse(str(message.get("name")), str(message.get("why")), _count(message.get("count")) or 1)
 
     def _take_missing(self, message: Json, _content: bytes) -> None:
-        self.missing += int(_number(message.get("records")) or 0)
-        self._capture["missing"] = self._capture.get("missing", 0) + self.missing
-        self._capture["missing_why"] = str(message.get("why") or "")
+        self.miss(_count(message.get("records")), str(message.get("why") or "")[:TEXT_MAX])
+
+    def miss(self, records: int, why: str) -> None:
+        """Note that records are missing for good."""
+        self.missing += records
+        self._capture["missing"] = self._capture.get("missing", 0) + records
+        self._capture["missing_why"] = why
 
     def _refuse(self, name: str, why: str, count: int = 1) -> None:
         refused = self._capture.setdefault("refused", [])
+        name, why = name[:NAME_MAX], why[:TEXT_MAX]
         for item in refused:
-            if item["name"] == name[:NAME_MAX] and item["why"] == why:
+            if item["name"] == name and item["why"] == why:
                 item["count"] += count
                 return
         if len(refused) < NOTES_MAX:
-            refused.append({"name": name[:NAME_MAX], "why": why, "count": count})
+            refused.append({"name": name, "why": why, "count": count})
 
 
 def _hash(value: Any) -> str | None:
@@ -257,8 +284,8 @@ def _hash(value: Any) -> str | None:
 
 
 def _time(message: Json) -> int:
-    at = message.get("at")
-    return at if isinstance(at, int) and at in I64 else 0
+    at = message.get("at", 0)
+    return int(at) if _is_whole(at) else 0
 
 
 def _number(value: Any) -> float | None:
@@ -268,6 +295,10 @@ def _number(value: Any) -> float | None:
         except OverflowError:
             return None
     return None
+
+
+def _count(value: Any) -> int:
+    return int(value) if _is_whole(value) and 0 <= value < 1 << 40 else 0
 
 
 def _is_plain(value: Any) -> bool:

@@ -84,17 +84,29 @@ def _is_named(field: Field) -> bool:
 
 
 def resolve(connection: Connection, field: Field, ids: Mapping[str, int]) -> Field:
-    """Return the metric, or else the parameter, that a bare name means."""
+    """Return what a bare name means: see `meanings`."""
+    return meanings(connection, field, ids)[0]
+
+
+def meanings(connection: Connection, field: Field, ids: Mapping[str, int]) -> list[Field]:
+    """Return the metric or the parameter that a bare name means; of both, first the one that more runs have.
+
+    Raises InvalidError when no run has either.
+    """
     if field.space:
-        return field
-    if known.is_metric(connection, ids.get(field.name)):
-        return Field(METRICS, field.name, "last", "number")
-    if known.is_param(connection, ids.get(field.name)):
-        return Field(PARAMS, field.name, kind="any")
-    found = near(field.name, [*known.all_metrics(connection), *known.all_params(connection)])
-    raise InvalidError(
-        f"no run has a metric or parameter {field.name}", meant(found, "a field of the run itself: run.state")
-    )
+        return [field]
+    name_id = ids.get(field.name)
+    metric, param = Field(METRICS, field.name, "last", "number"), Field(PARAMS, field.name, kind="any")
+    if not known.is_metric(connection, name_id):
+        if known.is_param(connection, name_id):
+            return [param]
+        found = near(field.name, [*known.all_metrics(connection), *known.all_params(connection)])
+        raise InvalidError(
+            f"no run has a metric or parameter {field.name}", meant(found, "a field of the run itself: run.state")
+        )
+    if not known.is_param(connection, name_id):
+        return [metric]
+    return [param, metric] if known.is_mostly_param(connection, name_id) else [metric, param]
 
 
 def _environments(connection: Connection, query: Query) -> list[str]:

@@ -9,7 +9,7 @@ from runyard.model.fields import ANY, CODE, METRICS, NUMBER, PARAMS, RUN, SWITCH
 from runyard.model.query import parse_field
 from runyard.services.api import Json
 from runyard.services.context import Context
-from runyard.services.search import prepare, resolve
+from runyard.services.search import meanings, prepare
 from runyard.services.tracking import SYSTEM
 from runyard.services.views import iso
 from runyard.store import columns, names
@@ -26,10 +26,14 @@ Values = list[Any]
 
 
 class _Wanted(NamedTuple):
-    """A column: its name as it was asked for, and its field; that of ``params.*`` and ``metrics.*`` has no name."""
+    """A column: its name as it was asked for, and its field; that of ``params.*`` and ``metrics.*`` has no name.
+
+    ``other``: of a bare name that some runs have as a parameter and others as a metric, where those without the first are.
+    """
 
     label: str
     field: Field
+    other: Field | None = None
 
 
 def make(context: Context, connection: Connection, filters: Mapping[str, Any], limit: int) -> Json:
@@ -44,11 +48,16 @@ def make(context: Context, connection: Connection, filters: Mapping[str, Any], l
     page = prepared.page(connection, limit, own)
     seqs = [int(row[0]) for row in page.rows]
     told = {field: _told(field, [row[place] for row in page.rows]) for place, field in enumerate(own, 1)}
-    told.update(_logged(connection, prepared.made, seqs, [item.field for item in wanted if item.field not in told]))
+    fields = [field for item in wanted for field in (item.field, item.other) if field is not None and field not in told]
+    told.update(_logged(connection, prepared.made, seqs, fields))
     filled: dict[str, Values] = {}
-    for label, field in wanted:
+    for label, field, other in wanted:
         if field.name:
-            filled[label] = told.get(field) or [None] * len(seqs)
+            values = told.get(field) or [None] * len(seqs)
+            rest = told.get(other) if other is not None else None
+            filled[label] = (
+                values if rest is None else [b if a is None else a for a, b in zip(values, rest, strict=True)]
+            )
             continue
         every = sorted((other.name, values) for other, values in told.items() if _is_of(other, field))
         filled.update((f"{field.space}.{name}", values) for name, values in every)
@@ -79,7 +88,7 @@ def _wanted(connection: Connection, labels: Sequence[str]) -> list[_Wanted]:
         if field.space not in (RUN, CODE, PARAMS, METRICS, ""):
             raise InvalidError(f"{label} cannot be a column", "run.*, params.*, metrics.* and code.* can")
         found.append(
-            _Wanted(label, resolve(connection, field, {} if field.space else names.find(connection, [field.name])))
+            _Wanted(label, *meanings(connection, field, {} if field.space else names.find(connection, [field.name])))
         )
     return found
 

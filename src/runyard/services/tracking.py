@@ -13,7 +13,7 @@ from runyard.services import files, ingest, series
 from runyard.services.api import Actor, Json, Series
 from runyard.services.context import Context
 from runyard.services.find import find_run
-from runyard.services.messages import RANKS, media_path
+from runyard.services.messages import RANKS, UNDER, media_path
 from runyard.services.views import base_dir, iso
 from runyard.store import metrics, names, runs, tracked
 from runyard.store.database import Connection
@@ -61,7 +61,9 @@ def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], wh
             }
             value["media"] = _media(connection, row.seq)
             value["data"] = _data(connection, row, data.get(row.seq, ()))
-            value["capture"] = extra.capture if extra is not None else None
+            capture = dict(extra.capture or {}) if extra is not None else {}
+            capture.pop(UNDER, None)
+            value["capture"] = capture or None
 
 
 def summary_json(item: Summary) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam, exists, select, text
+from sqlalchemy import Connection, bindparam, exists, func, select, text
 
 from runyard.store.dialects import Dialect
 from runyard.store.tables import metrics, names, params
@@ -29,6 +29,15 @@ def is_metric(connection: Connection, name_id: int | None) -> bool:
 def is_param(connection: Connection, name_id: int | None) -> bool:
     """Tell whether some run has a parameter of this name."""
     return name_id is not None and connection.execute(_IS_PARAM, {"id": name_id}).first() is not None
+
+
+def is_mostly_param(connection: Connection, name_id: int | None) -> bool:
+    """Tell whether more runs have a parameter of this name than have a metric of it."""
+    counts = [
+        connection.execute(select(func.count()).select_from(table).where(table.c.name_id == name_id)).scalar_one()
+        for table in (params, metrics)
+    ]
+    return bool(counts[0] > counts[1])
 
 
 def all_metrics(connection: Connection) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, case, delete, func, insert, select, text, update
@@ -12,6 +13,9 @@ from runyard.store.metrics import MANY
 from runyard.store.outputs import path_hash
 from runyard.store.tables import data_files, media, params, runs, spool_streams, tracked
 from runyard.store.types import dump_json, escape
+
+SEEN = ("open", "fd", "map")
+"""How data is known to have been read that nobody declared."""
 
 _LOCK = select(tracked).where(tracked.c.run_seq == text(":seq")).with_for_update()
 _MAKE = text("INSERT INTO tracked (run_seq) VALUES (:seq) ON CONFLICT (run_seq) DO NOTHING")
@@ -123,18 +127,49 @@ def media_counts(connection: Connection, run_seq: int) -> Sequence[Row[Any]]:
 
 
 def save_data(connection: Connection, run_seq: int, files: Sequence[dict[str, Any]]) -> None:
-    """Store what is known of data that a run read: ``path, size, mtime, sha256, via, files``; later knowledge replaces it."""
+    """Store what is known of data that a run read: ``path, size, mtime, sha256, via, files``; later knowledge replaces it.
+
+    A directory that is said to have been opened file by file (``via`` open, and ``files``) stands for all that was seen in it,
+    in whatever order and by whichever process it is said.
+    """
+    columns = data_files.c
+    query = select(columns.path).where(columns.run_seq == run_seq, columns.via == "open", columns.files > 1)
+    folders = {row.path for row in connection.execute(query)}
     for item in files:
-        where = (data_files.c.run_seq == run_seq, data_files.c.path_hash == path_hash(item["path"]))
+        path = item["path"]
+        if item["via"] in (*SEEN, None) and not folders.isdisjoint(_above(path)):
+            continue
+        where = (columns.run_seq == run_seq, columns.path_hash == path_hash(path))
         changed = {name: value for name, value in item.items() if name != "path" and value is not None}
-        if "files" in changed:  # several processes read from one directory: the one that read most of it is heard
-            columns, count = data_files.c, changed["files"]
-            changed["files"] = case((columns.files > count, columns.files), else_=count)
+        for name in ("files", "size") if item["via"] == "open" and item["files"] else ():
+            # Several processes read from one directory: the one that read most of it is heard.
+            changed[name] = case((columns[name] > item[name], columns[name]), else_=item[name])
         if not connection.execute(update(data_files).where(*where).values(**changed)).rowcount:
             least = {"size": 0, "mtime": 0, "via": "", "files": 1}
-            row = {"run_seq": run_seq, "path_hash": path_hash(item["path"]), **item}
+            row = {"run_seq": run_seq, "path_hash": path_hash(path), **item}
             row.update({name: value for name, value in least.items() if row[name] is None})
             connection.execute(insert(data_files).values(**row))
+        if item["via"] == "open" and (item["files"] or 1) > 1 and path not in folders:
+            folders.add(path)
+            _gather(connection, run_seq, path)
+
+
+def _gather(connection: Connection, run_seq: int, folder: str) -> None:
+    """Remove what was seen in a directory that stands for it from now on."""
+    columns = data_files.c
+    query = select(columns.path, columns.path_hash).where(columns.run_seq == run_seq, columns.via.in_(SEEN))
+    hashes = [row.path_hash for row in connection.execute(query) if folder in _above(row.path)]
+    for start in range(0, len(hashes), MANY):
+        some = hashes[start : start + MANY]
+        connection.execute(delete(data_files).where(columns.run_seq == run_seq, columns.path_hash.in_(some)))
+
+
+def _above(path: str) -> Iterator[str]:
+    """Return the directories that a path lies in; of relative ones the last is ``.``."""
+    above = path
+    while above not in ("", "/", "."):
+        above = os.path.dirname(above)
+        yield above or "."
 
 
 def data_of(connection: Connection, seqs: Collection[int]) -> dict[int, list[Any]]:

@@ -188,6 +188,18 @@ class SearchContract:
         with pytest.raises(InvalidError):
             stage.yard.edit(gone, {"archived": "yes"}, ME)
 
+    def test_a_bare_name_that_is_a_parameter_of_some_runs_and_a_metric_of_others(self, stage: Stage) -> None:
+        a, b, c, d = (stage.submit() for _ in range(4))
+        add(stage, a, params_={"lr": 0.3})
+        add(stage, b, params_={"lr": 0.1})
+        add(stage, c, metrics_={"lr": [0.5, 0.01]})
+        table = stage.yard.table({"columns": ["id", "lr", "metrics.lr"]}, ME)
+        assert table["data"] == [[d, c, b, a], [None, 0.01, 0.1, 0.3], [None, 0.01, None, None]]
+        assert self.found(stage, order="lr")[:2] == [b, a]
+        add(stage, d, metrics_={"lr": [0.02]})
+        add(stage, stage.submit(), metrics_={"lr": [0.03]})
+        assert self.found(stage, order="lr")[:2] == [c, d]
+
     def test_columns(self, stage: Stage) -> None:
         a, b = stage.submit(name="one"), stage.submit()
         long = "x" * 300

@@ -14,6 +14,7 @@ from runyard.testing.contract_files import started
 from runyard.testing.contract_lease import replaced
 from runyard.testing.spooled import START_US, Spooled
 from runyard.testing.stage import ME, Stage
+from runyard.wire import spool
 from runyard.wire.errors import ConflictError, InvalidError, NotFoundError
 
 ODD_NAMES = ["val/acc", "naïve 🧪", "a b", "'\"\\;--", "x" * 1000, "CASE", "case", "tab\t", "\u0000zero", "\ud800"]
@@ -153,6 +154,46 @@ class TrackingContract:
         }  # fmt: skip
         assert run["params"] == {name: name for name in ODD_NAMES}
 
+    def test_names_that_cannot_be_taken_are_said(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream, long = Spooled(), "y" * 1001
+        for step in range(3):
+            stream.row({long: 1.0, "": 2.0, "kept": 3.0}, step)
+        stream.message("params", values={long: 1, "": 2, "kept": 3}, origin="call")
+        stream.message("summary", values={long: 1, "": 2, "best": 3})
+        stream.message("media", b"x", name="", kind="text", format="txt")
+        stream.send(stage.yard, attempt)
+        run = stage.run(run_id)
+        assert set(run["metrics"]) == {"kept", "best"}
+        assert run["params"] == {"kept": 3}
+        refused = {item["name"]: (item["count"], item["why"]) for item in run["capture"]["refused"]}
+        why = "a name has 1 to 1000 characters"
+        assert refused == {long[:1000]: (5, why), "": (6, why)}
+
+    def test_what_is_missing_is_added_up(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        for records in (3, 4, math.nan, -1, 10**400, "5", True):
+            stream.message("missing", records=records, why="disk full")
+        stream.send(stage.yard, attempt, 0, 1)
+        stream.send(stage.yard, attempt, 1)
+        assert stage.run(run_id)["capture"]["missing"] == 7
+
+    @pytest.mark.parametrize("depth", [90, 300, 480, 900, 5000])
+    @pytest.mark.parametrize("kind", ["list", "dict"])
+    def test_what_is_nested_deeply_is_taken_or_refused(self, stage: Stage, depth: int, kind: str) -> None:
+        run_id, _, attempt = started(stage)
+        start, end = ("[", "]") if kind == "list" else ('{"a":', "}")
+        text = '{"type":"params","origin":"call","values":{"x":%s1%s}}' % (start * depth, end * depth)
+        stream = Spooled()
+        stream.records.append(spool.record(0, spool.MESSAGE, 0, struct.pack("<I", len(text)) + text.encode()))
+        if depth < spool.MAX_DEPTH:
+            stream.send(stage.yard, attempt)
+            assert len(stage.run(run_id)["params"]) == 1
+        else:
+            with pytest.raises(InvalidError, match="nested too deeply"):
+                stream.send(stage.yard, attempt)
+
     def test_wide_rows(self, stage: Stage) -> None:
         run_id, agent, attempt = started(stage)
         stream = Spooled()
@@ -242,6 +283,18 @@ class TrackingContract:
         stream.message("params", values={"lr": 5}, origin="command", source="command line")
         stream.send(stage.yard, attempt, 2)
         assert stage.run(run_id)["params"] == {"LAYERS": 3, "learning_rate": 1.0}
+
+    def test_a_command_line_goes_over_a_file_and_that_of_a_script_stays(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("params", values={"lr": 7, "wd": 3}, origin="script", source="command line")
+        stream.message("params", values={"seed": 7}, origin="command", source="command line")
+        stream.message("config", path="c.yaml", format="yaml", text="lr: 0.1\nseed: 1\n")
+        stream.send(stage.yard, attempt)
+        assert stage.run(run_id)["params"] == {"lr": 7, "seed": 7, "wd": 3}
+        stream.message("params", values={"lr": 8}, origin="cli", source="argparse")
+        stream.send(stage.yard, attempt, 3)
+        assert stage.run(run_id)["params"] == {"lr": 8, "seed": 1, "wd": 3}
 
     def test_configuration_files_are_read_here(self, stage: Stage) -> None:
         run_id, _, attempt = started(stage)
@@ -343,6 +396,26 @@ class TrackingContract:
         assert set(found) == {"data/train.csv", "data/é\udcff"}
         assert found["data/train.csv"]["sha256"] == "ab" * 32
         assert found["data/é\udcff"]["sha256"] is None
+
+    def test_a_directory_that_was_opened_file_by_file_stands_for_what_was_seen_in_it(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        first, second = Spooled(), Spooled("0f" * 8)
+        paths = ["Images/a.png", "images/a.png", "images/b/c.png", "images2/a.png", "/images/a.png", "images/own.png"]
+        files = [{"path": path, "size": 3, "mtime_us": START_US, "via": "open"} for path in paths]
+        files[-1]["via"] = "declared"
+        first.message("data", files=[*files[:3], {"path": "images/b", "count": 200, "size": 600, "via": "open"}])
+        first.message("data", files=[*files[3:], {"path": "images", "count": 300, "size": 900, "via": "open"}])
+        first.send(stage.yard, attempt)
+        second.message("data", files=[{**files[1], "path": "images/later.png"}, {**files[1], "via": "fd"}])
+        second.message("data", files=[{"path": "images/a.png", "via": None, "sha256": "ab" * 32}])
+        second.message("data", files=[{"path": "images", "count": 100, "size": 300, "via": "open"}])
+        second.send(stage.yard, attempt)
+        found = {item["path"]: item for item in stage.run(run_id)["data"]}
+        assert set(found) == {"Images/a.png", "images2/a.png", "/images/a.png", "images/own.png", "images"}
+        assert (found["images"]["files"], found["images"]["size"]) == (300, 900)
+        second.message("data", files=[{"path": ".", "count": 400, "size": 1200, "via": "open"}])
+        second.send(stage.yard, attempt, 3)
+        assert {item["path"] for item in stage.run(run_id)["data"]} == {"/images/a.png", "images/own.png", "."}
 
     def test_it_goes_with_the_run_and_survives_a_restart(self, stage: Stage) -> None:
         run_id, agent, attempt = started(stage)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def boot_id() -> str:
     """Return an id that changes at every boot (Linux: /proc/sys/kernel/random/boot_id; elsewhere ``""``)."""
     try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
     except OSError:
         return ""

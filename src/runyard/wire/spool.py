@@ -19,6 +19,8 @@ HEADER = struct.Struct("<8s8sIQI")
 HEADER_BYTES = 48
 LOST = struct.Struct("<Q")
 LOST_AT = 32
+LOST_FILE = ".lost"
+"""Behind the id of a stream: the name of a file that is as long as records were lost while there was no segment."""
 RECORD = struct.Struct("<IIQII")
 """Length of the body, CRC-32 from offset 8 on, record number, kind, shape."""
 RECORD_BYTES = 24
@@ -29,6 +31,8 @@ CHECK = struct.Struct("<II")
 SHAPE, ROW, MESSAGE, GROUP = 1, 2, 3, 4
 KINDS = frozenset((SHAPE, ROW, MESSAGE, GROUP))
 MAX_RECORD = 1 << 26
+MAX_DEPTH = 100
+"""Of the JSON in a message."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -73,7 +77,42 @@ def parse_message(body: bytes) -> tuple[dict[str, Any], bytes]:
         raise ValueError("a message is nested too deeply") from exc
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         raise ValueError("a message is no object with a type")  # noqa: TRY004 - callers refuse the record, whatever is wrong
+    if body.count(b"[", 4, end) + body.count(b"{", 4, end) > MAX_DEPTH and _is_deep(value):
+        raise ValueError("a message is nested too deeply")
     return value, body[end:]
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether JSON is nested so deeply that those who walk through it might not come back."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (dict, list))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def messages(record: Record, kind: str) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a type in a record, or in the records of a group; what cannot be read is left out."""
+    mark = b'"%s"' % kind.encode("ascii")
+    if record.kind not in (MESSAGE, GROUP) or mark not in record.raw:
+        return
+    try:
+        parts = list(records(record.body)) if record.kind == GROUP else [record]
+    except ValueError:
+        return
+    for part in parts:
+        try:
+            message = parse_message(part.body)[0] if part.kind == MESSAGE else {}
+        except ValueError:
+            continue
+        if message.get("type") == kind:
+            yield message
 
 
 def parse_shape(body: bytes) -> list[str]:
@@ -146,8 +185,6 @@ class Damage:
         self.bytes = 0
         self.records = 0
         """As far as the numbers of the records around it tell."""
-        self.lost = 0
-        """Records that the writer could not keep (disk full)."""
 
 
 class StreamReader:
@@ -166,8 +203,9 @@ class StreamReader:
         self.next = 0
         """Number of the record after the last one that was returned."""
         self.segment = 0
+        self.lost: dict[int, int] = {}
+        """By segment: records that the writer could not keep (disk full), as far as it has been read."""
         self._offset = 0
-        self._lost = 0
         self._opened = False
 
     def read(self) -> list[Record]:
@@ -191,6 +229,7 @@ class StreamReader:
             if not later:
                 return
             self.segment, self._offset, self._opened = min(later), 0, False
+            self.next = max(self.next, first_of(self.path(self.segment)))
 
     def _numbers(self) -> list[int]:
         start = self.stream + "."
@@ -224,7 +263,6 @@ class StreamReader:
         """Begin with a segment; a damaged header costs no records."""
         self._opened = True
         self._offset = HEADER_BYTES
-        self._lost = 0
         self.shapes = {}
 
     def _count_lost(self, file: Any) -> None:
@@ -232,9 +270,8 @@ class StreamReader:
         field = file.read(LOST.size)
         if len(field) == LOST.size:
             (lost,) = LOST.unpack(field)
-            if lost < 1 << 62:
-                self.damage.lost += max(0, lost - self._lost)
-                self._lost = lost
+            if 0 < lost < 1 << 40:
+                self.lost[self.segment] = lost
 
     def _parse(self, data: bytes, final: bool) -> list[Record]:
         """Return the records in ``data``. ``final``: what is not whole by now never will be, so look behind it."""
@@ -247,7 +284,9 @@ class StreamReader:
                 after = _next_record(data, offset + 8, written, size) if final else None
                 if after is None:
                     if final:
-                        self.damage.bytes += max(0, written - offset)
+                        # Without length and CRC it is what its writer was killed over: nobody was told that it is there.
+                        torn = data[offset : offset + CHECKED_AT] == bytes(CHECKED_AT)
+                        self.damage.bytes += 0 if torn else max(0, written - offset)
                         offset = aligned(size)
                     break
                 self.damage.bytes += after - offset
@@ -271,6 +310,28 @@ def _next_record(data: bytes, offset: int, written: int, size: int) -> int | Non
             return offset
         offset += 8
     return None
+
+
+def first_of(path: str) -> int:
+    """Return the number of the first record of a segment; 0 when it does not say."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(HEADER.size)
+    except FileNotFoundError:
+        return 0
+    if len(start) < HEADER.size:
+        return 0
+    magic, _, _, first, check = HEADER.unpack(start)
+    return int(first) if magic == MAGIC and zlib.crc32(start[:28]) == check else 0
+
+
+def lost_without_segment(directory: str) -> dict[str, int]:
+    """Return how many records streams have lost while they had no segment; only of those that have."""
+    found = {}
+    for name in os.listdir(directory):
+        if name.endswith(LOST_FILE):
+            found[name[: -len(LOST_FILE)]] = os.stat(os.path.join(directory, name)).st_size
+    return found
 
 
 def streams(directory: str) -> list[str]:
