@@ -26,6 +26,7 @@ NOTHING, SWITCH, INTEGER, NUMBER, TEXT, MIXED = "nothing", "switch", "integer", 
 _ODD = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _TEXTS = frozenset("id project name state message user host command reason origin sweep goal".split())
 """Fields of runs that are texts, whatever they say."""
+_WHOLE = 1 << 63
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _KINDS = {
     frozenset(): NOTHING, frozenset([bool]): SWITCH, frozenset([int]): INTEGER, frozenset([float]): NUMBER,
@@ -107,7 +108,7 @@ def fetch(api: Api, wanted: Sequence[str] = (), limit: int | None = None, **filt
         if not before:
             break
     names = sorted(values, key=lambda name: _place(name, wanted))
-    return Columns({name: _clean(name, values[name]) for name in names if name in wanted or name != ID}, count)
+    return Columns({utf8(name): _clean(name, values[name]) for name in names if name in wanted or name != ID}, count)
 
 
 def _place(name: str, wanted: Sequence[str]) -> tuple[int, str]:
@@ -117,11 +118,14 @@ def _place(name: str, wanted: Sequence[str]) -> tuple[int, str]:
 
 
 def _clean(name: str, values: list[Any]) -> list[Any]:
-    """Let NaN and infinities be numbers again, and texts be such that they can be written as UTF-8.
+    """Let NaN and infinities be numbers again, whole numbers fit tables, and texts be such that UTF-8 can have them.
 
     The server has them as text. A parameter may be the text ``NaN``; it stays one unless other runs have a number there.
     """
     kinds = set(map(type, values))
+    if int in kinds and any(type(value) is int and not -_WHOLE <= value < _WHOLE for value in values):
+        values = [_fitting(value) if type(value) is int else value for value in values]
+        kinds = set(map(type, values))
     if str not in kinds:
         return values
     odd = {value for value in values if type(value) is str} <= set(_ODD)
@@ -131,11 +135,23 @@ def _clean(name: str, values: list[Any]) -> list[Any]:
     try:
         "".join([value for value in values if type(value) is str]).encode("utf-8")
     except UnicodeEncodeError:
-        return [
-            value.encode("utf-8", "backslashreplace").decode("utf-8") if type(value) is str else value
-            for value in values
-        ]
+        return [utf8(value) if type(value) is str else value for value in values]
     return values
+
+
+def _fitting(value: int) -> int | float | str:
+    """Return a whole number as tables can hold it: of 64 bits, else as a float, else as text."""
+    if -_WHOLE <= value < _WHOLE:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return str(value)
+
+
+def utf8(text: str) -> str:
+    """Return a text that can be written as UTF-8: lone surrogates stand as Python would write them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def history(
