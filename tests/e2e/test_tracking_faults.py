@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -142,3 +144,23 @@ for number in range(1000):
     assert points(cli, run["id"], "wide/54321") == [(7, 54321.0)]
     assert points(cli, run["id"], "single/999") == [(999, 999.0)]
     assert "100980 more" in cli.out("show", run["id"])
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"project": " a/b\nc ", "name": "@x/y"}, ("a_b_c", "x_y")),
+        ({"project": "..", "name": "abcdefghijkl", "message": "m" * (2 << 20) + "\0"}, ("digits", "abcdefghijkl_")),
+        ({"project": "ä" * 300, "name": "\ud800", "message": "\0\ud800"}, ("ä" * 100, "_")),
+        ({"project": 7, "name": ["x"]}, ("7", "['x']")),
+    ],
+)
+def test_what_a_run_begun_by_hand_cannot_be_called(cli: Cli, given: dict[str, Any], shown: tuple[str, str]) -> None:
+    code = f"import runyard, sys\nsys.argv += [1, 'a\\0b']\nrunyard.init(**{given!r})\nrunyard.log({{'a': 1.0}})\n"
+    (cli.cwd / "hand.py").write_text(code, errors="backslashreplace")
+    done = subprocess.run([sys.executable, "hand.py"], cwd=cli.cwd, env=cli.env, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("runyard: ") <= 2, done.stderr
+    cli.call("start")
+    run = cli.until(wait_for(lambda: cli.json("ls"), "the run", 60)[0]["id"], "finished")
+    assert (run["project"], run["name"]) == shown and run["command"][-2:] == ["1", "ab"]
+    assert run["metrics"]["a"]["count"] == 1
