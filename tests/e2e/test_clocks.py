@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from runyard.wire import files
-from tests.e2e.harness import Cli, end_all, wait_for
+from tests.e2e.harness import Cli, wait_for
 from tests.e2e.test_agents import far_home, start_far_agent, stop  # noqa: F401 - a fixture
 from tests.e2e.test_tracking import own, points
 
