@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from typing import Any
@@ -164,3 +165,33 @@ def test_what_a_run_begun_by_hand_cannot_be_called(cli: Cli, given: dict[str, An
     run = cli.until(wait_for(lambda: cli.json("ls"), "the run", 60)[0]["id"], "finished")
     assert (run["project"], run["name"]) == shown and run["command"][-2:] == ["1", "ab"]
     assert run["metrics"]["a"]["count"] == 1
+
+
+def test_a_damaged_block_is_named_and_the_other_metrics_can_be_read(cli: Cli) -> None:
+    run = logged(cli, """
+for step in range(100): runyard.log({"good": float(step)})
+for step in range(100): runyard.log({"bad": float(step)})
+""")  # fmt: skip
+    connection = sqlite3.connect(f"file:{cli.home / 'yard.db'}?mode=ro", uri=True)
+    loose = "SELECT count(*) FROM metric_blocks WHERE name_id IS NULL"
+    wait_for(lambda: connection.execute(loose).fetchone() == (0,), "compaction", 60)
+    connection.close()
+    assert "sound" in cli.out("doctor", "database")
+    cli.call("stop")
+    connection = sqlite3.connect(cli.home / "yard.db")
+    which = "name_id = (SELECT id FROM names WHERE name = 'bad')"
+    (data,) = connection.execute(f"SELECT data FROM metric_blocks WHERE {which}").fetchone()
+    connection.execute(
+        f"UPDATE metric_blocks SET data = ? WHERE {which}", (bytes([*data[:-3], data[-3] ^ 4, *data[-2:]]),)
+    )
+    connection.commit()
+    connection.close()
+    cli.call("start")
+    done = cli.call("doctor", "database", code=1)
+    assert f"points of metrics of 1 runs ({run['id']})" in done.stdout
+    done = cli.call("export", "--history", "bad", "-o", "bad.csv", code=1)
+    assert f"the points of 'bad' of run {run['id']} are damaged: 0 of 100 can be read" in done.stderr
+    assert "server failed" not in done.stderr
+    assert points(cli, run["id"], "good") == [(step, float(step)) for step in range(100)]
+    again = logged(cli, "runyard.log({'good': 5.0})\n")
+    assert points(cli, again["id"], "good") == [(0, 5.0)] and cli.json("ls", "metrics.bad == 99")

@@ -17,7 +17,7 @@ from runyard.services.context import Change, Context, change
 from runyard.services.messages import BAD_NAME, Messages, keep_attachments, read_config
 from runyard.services.series import points_of
 from runyard.store import attempts, blocks, metrics, names, runs, tracked
-from runyard.store.blocks import MAX_COLUMNS
+from runyard.store.blocks import MAX_COLUMNS, DamagedBlockError
 from runyard.store.metrics import Summary
 from runyard.wire import spool
 from runyard.wire.errors import ConflictError, InvalidError, NotFoundError
@@ -146,12 +146,16 @@ def _merge(connection: Any, run_seq: int, attempt: int, found: dict[int, Summary
         elif before.attempt == attempt:
             merged[name_id] = before.then(summary) if before.count else summary
         else:
-            merged[name_id] = _rebuilt(connection, run_seq, name_id, max(attempt, before.attempt)) or summary
+            rebuilt = _rebuilt(connection, run_seq, name_id, max(attempt, before.attempt))
+            merged[name_id] = rebuilt or before.then(summary)
     metrics.save(connection, run_seq, merged)
 
 
 def _rebuilt(connection: Any, run_seq: int, name_id: int, attempt: int) -> Summary | None:
-    points = points_of(connection, run_seq, name_id)
+    try:
+        points = points_of(connection, run_seq, name_id)
+    except DamagedBlockError:
+        return None
     if points is None:
         return None
     times, steps = array("q", points.times.tobytes()), array("q", points.steps.tobytes())
