@@ -83,17 +83,22 @@ def _carry_out(connection: Connection, plans: Sequence[tuple[int, Plan]]) -> Non
 
 
 def _plan(connection: Connection, run_seq: int) -> Plan | None:
-    """Return what is to be replaced by what; None when nothing is left."""
+    """Return what is to be replaced by what; None when nothing is left. Blocks that are damaged stay as they are."""
     loose = metrics.blocks_of(connection, run_seq, None, AT_ONCE)
-    if not loose:
-        return None
     alike: dict[tuple[int, int], dict[int, list[Points]]] = {}
+    whole = []
     for row in loose:
-        block = blocks.decode(bytes(row.data))
+        try:
+            block = blocks.decode(bytes(row.data))
+        except blocks.DamagedBlockError:
+            continue
+        whole.append(row.id)
         found = alike.setdefault((row.attempt, row.source), {})
         for name_id, points in zip(block.names, block.points, strict=True):
             found.setdefault(name_id, []).append(points)
-    plan = Plan([], [row.id for row in loose], len(loose))
+    if not whole:
+        return None
+    plan = Plan([], whole, len(loose))
     for (attempt, source), found in alike.items():
         sizes = metrics.chunk_sizes(connection, run_seq, attempt, source, found)
         for name_id, parts in found.items():
@@ -115,10 +120,14 @@ def _add(
         taken.append(block_id)
         size += count
     if taken:
-        before = [blocks.decode_one(data, name_id) for data in metrics.block_data(connection, taken)]
+        try:
+            before = [blocks.decode_one(data, name_id) for data in metrics.block_data(connection, taken)]
+        except blocks.DamagedBlockError:
+            before = []
+        else:
+            plan.removed.extend(taken)
         parts = [part for part in before if part is not None] + parts
-        plan.removed.extend(taken)
     points = blocks.joined(parts)
-    for start in range(0, size, ROWS_MAX):
+    for start in range(0, len(points.steps), ROWS_MAX):
         piece = points.part(start, start + ROWS_MAX)
         plan.added.append((*key, len(piece.steps), blocks.encode_one(name_id, piece)))

@@ -17,7 +17,7 @@ from runyard.services.context import Change, Context, change
 from runyard.services.messages import BAD_NAME, Messages, flat, keep_attachments, read_config
 from runyard.services.series import points_of
 from runyard.store import attempts, blocks, metrics, names, runs, tracked
-from runyard.store.blocks import MAX_COLUMNS
+from runyard.store.blocks import MAX_COLUMNS, DamagedBlockError
 from runyard.store.database import StatementError
 from runyard.store.metrics import Summary
 from runyard.wire import spool
@@ -193,7 +193,7 @@ def _merge(connection: Any, run_seq: int, attempt: int, found: dict[int, Summary
         ):
             merged[name_id] = before.then(summary) if before.count else summary
         else:
-            rebuilt = _rebuilt(connection, run_seq, name_id, newest.attempt, summary.source) or summary
+            rebuilt = _rebuilt(connection, run_seq, name_id, newest.attempt, summary.source) or before.then(summary)
             merged[name_id] = replace(rebuilt, last=newest.last, step=newest.step)
     metrics.save(connection, run_seq, merged)
 
@@ -204,7 +204,10 @@ def _goes_back(before: Summary, least: int | None) -> bool:
 
 
 def _rebuilt(connection: Any, run_seq: int, name_id: int, attempt: int, source: int) -> Summary | None:
-    points = points_of(connection, run_seq, name_id)
+    try:
+        points = points_of(connection, run_seq, name_id)
+    except DamagedBlockError:
+        return None
     if points is None:
         return None
     times, steps = array("q", points.times.tobytes()), array("q", points.steps.tobytes())
