@@ -194,7 +194,7 @@ def test_pages_are_put_together() -> None:
         ("name", ["Infinity"], ["Infinity"]),
         ("run.message", ["a\udce9b", "ü"], ["a\\udce9b", "ü"]),
         ("params.n", [1, None, -(2**63)], [1, None, -(2**63)]),
-        ("params.n", [1, 2**63, 10**400], [1, 2.0**63, str(10**400)]),
+        ("params.n", [1, 2**63, 10**400], [1, 2**63, 10**400]),
     ],
 )  # fmt: skip
 def test_values_that_json_has_not(name: str, sent: list[Any], values: list[Any]) -> None:
