@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Row, bindparam, case, delete, func, insert, select, text, update
 
 from runyard.store.bulk import insert_rows
 from runyard.store.metrics import MANY
@@ -46,16 +46,21 @@ def of_runs(connection: Connection, seqs: Collection[int]) -> dict[int, Any]:
     return found
 
 
+_FIND_STREAM = select(spool_streams).where(
+    spool_streams.c.attempt_id == bindparam("attempt"), spool_streams.c.stream == bindparam("stream")
+)
+_ADD_STREAM = insert(spool_streams)
+
+
 def find_stream(connection: Connection, attempt_id: str, stream: str) -> Row[Any] | None:
     """Return how far a stream is taken in; None when nothing of it is here."""
-    query = select(spool_streams).where(spool_streams.c.attempt_id == attempt_id, spool_streams.c.stream == stream)
-    return connection.execute(query).first()
+    return connection.execute(_FIND_STREAM, {"attempt": attempt_id, "stream": stream}).first()
 
 
 def save_stream(connection: Connection, row: Row[Any] | None, attempt_id: str, stream: str, **values: Any) -> None:
     """Store how far a stream is taken in; ``row``: as it was found."""
     if row is None:
-        connection.execute(insert(spool_streams).values(attempt_id=attempt_id, stream=stream, **values))
+        connection.execute(_ADD_STREAM, {"attempt_id": attempt_id, "stream": stream, **values})
         return
     where = (spool_streams.c.attempt_id == attempt_id, spool_streams.c.stream == stream)
     connection.execute(update(spool_streams).where(*where).values(**values))
@@ -66,10 +71,12 @@ def save_stream(connection: Connection, row: Row[Any] | None, attempt_id: str, s
 _PARAM_COLUMNS = ("run_seq", "name_id", "kind", "number", "head", "value", "rank", "source")
 
 
+_PARAM_RANKS = select(params.c.name_id, params.c.rank).where(params.c.run_seq == bindparam("seq"))
+
+
 def param_ranks(connection: Connection, run_seq: int) -> dict[int, int]:
     """Return the rank of the origin of each parameter that a run has."""
-    query = select(params.c.name_id, params.c.rank).where(params.c.run_seq == run_seq)
-    return {row.name_id: row.rank for row in connection.execute(query)}
+    return {row.name_id: row.rank for row in connection.execute(_PARAM_RANKS, {"seq": run_seq})}
 
 
 def save_params(connection: Connection, run_seq: int, rows: dict[int, dict[str, Any]], known: Collection[int]) -> None:
@@ -132,6 +139,8 @@ def save_data(connection: Connection, run_seq: int, files: Sequence[dict[str, An
     A directory that is said to have been opened file by file (``via`` open, and ``files``) stands for all that was seen in it,
     in whatever order and by whichever process it is said.
     """
+    if not files:
+        return
     columns = data_files.c
     query = select(columns.path).where(columns.run_seq == run_seq, columns.via == "open", columns.files > 1)
     folders = {row.path for row in connection.execute(query)}
