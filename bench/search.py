@@ -77,8 +77,8 @@ def _log(connection: Connection, number: int) -> None:
                     [(seq, i + 1, *_param(chance, i), 4, "argparse") for seq in seqs for i in range(PARAMS)])  # fmt: skip
         insert_rows(
             connection, metrics,
-            ("run_seq", "name_id", "attempt", "count", "last", "min", "max", "total", "nans", "step"),
-            [(seq, PARAMS + 1 + i, 1, POINTS, last := chance.random(), last / 2, 1.0 + last, last * POINTS, 0, POINTS)
+            ("run_seq", "name_id", "attempt", "source", "count", "last", "min", "max", "total", "nans", "step"),
+            [(seq, PARAMS + 1 + i, 1, 2, POINTS, last := chance.random(), last / 2, 1.0 + last, last * POINTS, 0, POINTS)
              for seq in seqs for i in range(len(METRICS))],
         )  # fmt: skip
 

@@ -193,6 +193,8 @@ def test_pages_are_put_together() -> None:
         ("params.l", [[1, "ü"], None, "[1]", []], ['[1, "ü"]', None, "[1]", "[]"]), ("params.l", [[1], 2], ["[1]", 2]),
         ("name", ["Infinity"], ["Infinity"]),
         ("run.message", ["a\udce9b", "ü"], ["a\\udce9b", "ü"]),
+        ("params.n", [1, None, -(2**63)], [1, None, -(2**63)]),
+        ("params.n", [1, 2**63, 10**400], [1, 2**63, 10**400]),
     ],
 )  # fmt: skip
 def test_values_that_json_has_not(name: str, sent: list[Any], values: list[Any]) -> None:

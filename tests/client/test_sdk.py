@@ -435,3 +435,27 @@ for thread in threads: thread.join()
     )
     assert sorted(step for step, _ in rows(tmp_path / "spool")) == list(range(8))
     assert len(spool.streams(str(tmp_path / "spool"))) == 1
+
+
+def test_a_tensor_that_is_part_of_a_graph_is_logged_without_a_warning(tmp_path: Path) -> None:
+    said = log(
+        tmp_path,
+        """
+import warnings
+class Tensor:
+    requires_grad, ndim, shape, dtype = True, 0, (), "float32"
+    def __init__(self, value): self.value = value
+    def detach(self):
+        found = Tensor(self.value)
+        found.requires_grad = False
+        return found
+    def item(self): return self.value
+    def __float__(self):
+        if self.requires_grad: warnings.warn("part of a graph")
+        return self.value
+for step in range(3):
+    runyard.log({"loss": Tensor(0.5), "acc": 1.0})
+""",
+    )
+    assert said == ""
+    assert rows(tmp_path / "spool") == [(step, {"loss": 0.5, "acc": 1.0}) for step in range(3)]

@@ -14,10 +14,12 @@ import runyard.agent.life
 import runyard.agent.loop
 import runyard.agent.main
 import runyard.agent.ship
+import runyard.agent.spools
+import runyard.server.chores
 import runyard.server.lifecycle
 import runyard.services.yard
 from runyard.agent import launch, report, stage
-from runyard.services import assign
+from runyard.services import assign, compact, ingest
 from runyard.services.context import Clock
 from runyard.store.database import Connection, Database
 from runyard.wire import paths
@@ -109,6 +111,9 @@ def _server(words: list[str], mutation: str) -> int:
         return yard
 
     _mark_server()
+    taking_in: Any = ingest
+    compact.LOOSE_MAX = taking_in.LOOSE_MAX = 3
+    runyard.server.chores.UPKEEP_AFTER_END_S = 0.3
     mutations.apply(mutation, "server")
     return runyard.server.lifecycle.main(words, opened)
 
@@ -193,3 +198,5 @@ def _mark_agent() -> None:
     _around(report.Reporter, "_answered", before="reported")
     _around(runyard.agent.ship.LogShipper, "_put", after="log_sent")
     _around(runyard.agent.ship.Shipper, "_send_files", before="shipping")
+    _around(runyard.agent.spools._Stream, "_put", before="spool_read", after="spool_sent")
+    _around(runyard.agent.spools._Stream, "_say_lost", before="segment_sent")

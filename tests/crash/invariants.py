@@ -11,10 +11,12 @@ from typing import Any
 from runyard.wire import states
 from runyard.wire.errors import RunyardError
 from tests.crash import points
-from tests.crash.yard import SLOTS, Yard, wait_for
+from tests.crash.yard import SLOTS, Ledger, Yard, wait_for
 
 REST_S = 45.0
 """How long the yard may take to come to rest; a lease, a requeue and some restarts are in it."""
+PIECE = 120
+"""Records between two words of `job` about how many there are."""
 Json = dict[str, Any]
 
 
@@ -127,6 +129,7 @@ def _problems(yard: Yard, run: Json) -> list[str]:
     found += _budget(run, events)
     for attempt in run["attempts"]:
         found += _data(yard, run, attempt, [line for line in ledger.of("line") if line["attempt"] == attempt["id"]])
+        found += _logged(yard, run, attempt, ledger)
         if attempt["ended_at"] is None:
             found.append("attempt %s never ends" % attempt["id"])
     if run["message"] == "writer" and run["state"] == states.FINISHED and run["code_frozen"]:
@@ -203,6 +206,40 @@ def _data(yard: Yard, run: Json, attempt: Json, lines: list[Json]) -> list[str]:
     if not missing:
         return []
     return ["attempt %s: lines %s are not in its log of %d bytes" % (attempt["id"], missing, len(text))]
+
+
+def _logged(yard: Yard, run: Json, attempt: Json, ledger: Ledger) -> list[str]:
+    """Every record whose call has returned is there once, and so is what capture finds in the log; nothing is missing."""
+    name, said = attempt["id"], [line for line in ledger.lines if line["attempt"] == attempt["id"]]
+    told = max((line["number"] for line in said if line["what"] == "logged"), default=0)
+    if not told:
+        return []
+    steps, values = yard.series(run["id"], "logged/" + name)
+    found = []
+    if steps != list(range(len(steps))) or values != steps:
+        found.append("attempt %s: records twice, or not there: %d of %d" % (name, len(set(steps)), len(steps)))
+    if len(steps) < told or (len(steps) > told + PIECE):
+        found.append("attempt %s: %d records were logged, and %d are there" % (name, told, len(steps)))
+    summary = yard.show(run["id"])["metrics"]["logged/" + name]
+    if (summary["count"], summary["last"]) != (len(steps), len(steps) - 1.0):
+        found.append("attempt %s: the summary of %d records says %s" % (name, len(steps), summary))
+    capture = yard.show(run["id"])["capture"] or {}
+    if capture.get("missing") or capture.get("refused"):
+        found.append("attempt %s: said to be missing or refused: %s" % (name, capture))
+    return found + _printed(yard, run, attempt, [line["step"] for line in said if line["what"] == "printed"])
+
+
+def _printed(yard: Yard, run: Json, attempt: Json, told: list[int]) -> list[str]:
+    """What was printed was found once, unless its end never came into the log."""
+    steps, values = yard.series(run["id"], "printed_" + attempt["id"][:12])
+    found = []
+    if sorted(set(steps)) != steps or values != steps:
+        found.append("attempt %s: what was printed was found twice or wrongly: %s" % (attempt["id"], steps))
+    died = (attempt["end"] or {}).get("reason") == states.SUPERVISOR_DIED
+    lost = sorted(set(told) - set(steps))
+    if lost and not died and attempt["id"] not in yard.supervisors_killed:
+        found.append("attempt %s: printed, and not found: %s" % (attempt["id"], lost))
+    return found
 
 
 def _output(yard: Yard, run: Json, current: str) -> list[str]:

@@ -13,6 +13,7 @@ import sys
 import time
 
 YARD, BEHAVIOUR, SECONDS, EXIT = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
+RECORDS, PIECE = 12_000, 120
 RUN, ATTEMPT = os.environ["RUNYARD_RUN_ID"], os.environ["RUNYARD_ATTEMPT"]
 LEDGER = os.open(os.path.join(YARD, "ledger", RUN), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
@@ -61,6 +62,21 @@ def leave_a_grandchild():
     os.wait()
 
 
+def log_records():
+    """Log RECORDS records in many pieces, say after each how many have been, and print what capture finds, too."""
+    import runyard
+
+    others = {"other%d" % number: 1.0 for number in range(9)}
+    for first in range(0, RECORDS, PIECE):
+        for step in range(first, first + PIECE):
+            runyard.log({"logged/" + ATTEMPT: float(step), **others}, step=step)
+        say("logged", number=first + PIECE)
+        sys.stdout.write("step: %d printed_%s: %d\n" % (first, ATTEMPT[:12], first))
+        sys.stdout.flush()
+        say("printed", step=first)
+        time.sleep(max(SECONDS, 0.3) * PIECE / RECORDS)
+
+
 def earlier_ends():
     with open(os.path.join(YARD, "ledger", RUN)) as file:
         return sum('"what": "end"' in line for line in file)
@@ -83,6 +99,8 @@ def main():
         except OSError:  # the disk is full
             say("end", exit_code=1, held=len(held))
             sys.exit(1)
+    if BEHAVIOUR == "logger":
+        log_records()
     number, until = 0, time.monotonic() + SECONDS
     while True:
         text = "%s line %d\n" % (ATTEMPT, number) + ("x" * 79 + "\n") * (200 if BEHAVIOUR == "talker" else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -216,3 +217,33 @@ def log_not_repeated() -> None:
                 put(self, link, offset, b"?" * len(piece))  # so that what follows has its place
 
     ship.LogShipper._put = once  # type: ignore[method-assign]
+
+
+@_in(SERVER)
+def records_taken_twice() -> None:
+    """Records count as often as they are sent."""
+    from runyard.services import ingest
+
+    append = ingest.append
+
+    def always_new(context: Any, attempt: str, stream: str, first: int, data: bytes, lost: bool) -> int:
+        return append(context, attempt, os.urandom(8).hex(), first, data, True)
+
+    ingest.append = always_new  # type: ignore[assignment]
+
+
+@_in(AGENT)
+def records_not_repeated() -> None:
+    """Records whose arrival was not confirmed are not sent again."""
+    from runyard.agent import spools
+    from runyard.wire.errors import UnavailableError
+
+    put = spools._Stream._put
+
+    def once(self: Any, link: Any, records: Any, stand_in: bool = False) -> None:
+        try:
+            put(self, link, records, stand_in)
+        except UnavailableError:
+            pass
+
+    spools._Stream._put = once  # type: ignore[method-assign]

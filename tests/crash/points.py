@@ -14,7 +14,10 @@ VARIABLE = "CRASH_CONTROL"
 """Names the control directory in the environment of servers, agents and supervisors."""
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
-SERVER_OPERATIONS = ("submit", "hello", "heartbeat", "assign", "phase", "hand_back", "report_outputs", "finish", "kill")
+SERVER_OPERATIONS = (
+    "submit", "hello", "heartbeat", "assign", "phase", "hand_back", "report_outputs", "finish", "kill", "append_spool",
+    "upkeep",
+)  # fmt: skip
 SERVER = tuple(
     "server.%s.%s" % (operation, when)
     for operation in (*SERVER_OPERATIONS, "expire")
@@ -28,6 +31,7 @@ AGENT = tuple(
     )
 )  # fmt: skip
 SHIPPING = ("agent.log_sent", "agent.shipping")
+LOGGING = ("agent.spool_read", "agent.spool_sent", "agent.segment_sent")
 SUPERVISOR = tuple(
     "supervisor." + name
     for name in ("started", "forked", "before_exec", "after_exec", "exited", "before_end", "after_end")

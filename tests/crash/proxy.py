@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 KINDS = (
     ("hello", r"PUT /api/v1/agents/[^/]+$"), ("heartbeat", r"POST .*/heartbeat$"), ("poll", r"POST .*/poll$"),
     ("phase", r"POST .*/phase$"), ("finish", r"POST .*/finish$"), ("hand-back", r"POST .*/hand-back$"),
-    ("log", r"PUT .*/log\?"), ("outputs", r"PUT .*/outputs$"), ("files", r"PUT .*/files/"), ("tree", r"GET .*/trees/"),
+    ("log", r"PUT .*/log\?"), ("spool", r"PUT .*/spool/"), ("outputs", r"PUT .*/outputs$"),
+    ("files", r"PUT .*/files/"), ("tree", r"GET .*/trees/"),
 )  # fmt: skip
 FAULTS = ("drop", "swallow", "lose", "twice", "late", "delay", "overtaken")
 """What can happen to a message: it is not forwarded and the connection breaks; or the sender hears nothing; its answer is

@@ -31,8 +31,8 @@ def in_parallel(cases: Sequence[str], play: Callable[[str], list[str]]) -> None:
 
 
 def work(yard: Yard) -> None:
-    """Submit what reaches every point: an output, a failure with a retry, a run that is killed."""
-    for behaviour, exit_code, retries in (("writer", 0, 0), ("flaky", 3, 2)):
+    """Submit what reaches every point: an output, a failure with a retry, one that logs, a run that is killed."""
+    for behaviour, exit_code, retries in (("writer", 0, 0), ("flaky", 3, 2), ("logger", 0, 0)):
         try:
             yard.submit(behaviour, 0.2, exit_code, retries=retries)
         except RunyardError as exc:
@@ -138,6 +138,28 @@ def log_dropped(yard: Yard) -> None:
     traps = [proxy.trap("log", "request", lambda message: None, contains=b" line 1\n") for _ in range(2)]
     yard.submit("plain", 1.0)
     wait_for(traps[-1].sprung.is_set, "the log", 20.0)
+
+
+def records_repeated(yard: Yard) -> None:
+    """Send records twice more, as happens where an answer is lost."""
+    proxy = yard.proxies["home"]
+
+    def repeat(message: object) -> None:
+        for _ in range(2):
+            proxy.send_copy(message)  # type: ignore[arg-type]
+
+    trap = proxy.trap("spool", "request", repeat, deliver=True, contains=b"logged/")
+    yard.submit("logger", 1.0)
+    wait_for(trap.sprung.is_set, "the records", 20.0)
+
+
+def records_dropped(yard: Yard) -> None:
+    """Lose records that are not the first ones, also as the connection repeats them."""
+    proxy = yard.proxies["home"]
+    run_id = yard.submit("logger", 3.0)
+    wait_for(lambda: yard.show(run_id)["metrics"], "the first records", 20.0)
+    traps = [proxy.trap("spool", "request", lambda message: None, contains=b"logged/") for _ in range(2)]
+    wait_for(traps[-1].sprung.is_set, "the records", 20.0)
 
 
 def returned_after_the_end(yard: Yard) -> None:

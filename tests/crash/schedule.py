@@ -20,8 +20,8 @@ from tests.crash.observer import Observer
 from tests.crash.yard import Template, Yard
 
 LEASE_S = timing().lease_s
-BEHAVIOURS = ("plain", "plain", "writer", "talker", "flaky", "stubborn", "family")
-ALL_POINTS = points.SERVER + points.AGENT + points.SUPERVISOR
+BEHAVIOURS = ("plain", "plain", "writer", "talker", "flaky", "stubborn", "family", "logger", "logger")
+ALL_POINTS = points.SERVER + points.AGENT + points.SUPERVISOR + points.LOGGING
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def generate(seed: int, *, postgres: bool, root: bool) -> Schedule:
         "kill_server": 3, "restart_server": 1, "kill_agent": 3, "kill_both": 2, "stop_agent": 2, "cut_agent": 2,
         "kill_supervisor": 2, "kill_program": 2, "kill_run": 2, "hold_release": 1, "point": 5, "clock": 1,
         "disk": 4 if schedule.tmpfs else 0, "database": 4 if schedule.postgres else 0, "absence": 1, "replay": 2,
+        "kill_collector": 2,
     }  # fmt: skip
     at = 0.0
     for number in range(choose.randint(5, 9)):
@@ -96,7 +97,7 @@ def _run(choose: random.Random, schedule: Schedule) -> tuple[Any, ...]:
         fields["time_limit_s"] = 0.4
     if "far" in schedule.agents and choose.random() < 0.2:
         fields["resources"] = {"host": "far"}
-    behaviour = choose.choice(BEHAVIOURS)
+    behaviour = choose.choice([one for one in BEHAVIOURS if one != "logger" or not schedule.tmpfs])
     exit_code = 3 if behaviour == "flaky" or choose.random() < 0.15 else 0
     return behaviour, choose.choice((0.05, 0.3, 0.3, 1.2, 3.0)), exit_code, fields
 
@@ -249,6 +250,15 @@ class Player:
             attempt, pid = self.random.choice(found)
             self.yard.supervisors_killed.add(attempt)
             self.yard.note("the supervisor of %s is killed" % attempt)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def do_kill_collector(self) -> None:
+        """SIGKILL one of the processes that look at runs from outside."""
+        found = sorted(self.yard.collectors().items())
+        if found:
+            attempt, pid = self.random.choice(found)
+            self.yard.note("the collector of %s is killed" % attempt)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

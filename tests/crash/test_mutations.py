@@ -28,6 +28,8 @@ CASES: list[tuple[str, Scene, tuple[str, ...], str]] = [
     ("slots_released_at_lost", scenes.host_full_and_cut_off, ("home",), "two live programs on slot"),
     ("data_fenced", scenes.returned_with_a_log, BOTH, "are not in its log"),
     ("log_not_repeated", scenes.log_dropped, ("far",), "are not in its log"),
+    ("records_taken_twice", scenes.records_repeated, ("home",), "records twice"),
+    ("records_not_repeated", scenes.records_dropped, ("home",), "are there"),
     ("lease_ignored", scenes.agent_gone, ("home",), "shown state false"),
 ]
 

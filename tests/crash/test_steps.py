@@ -77,6 +77,10 @@ def test_the_server_killed_around_commits_on_postgresql(make_yard: Maker, requir
     in_parallel(chosen, at(make_yard, "kill", 0.1, on_postgres=True))
 
 
+def test_the_agent_killed_while_it_sends_what_was_logged(make_yard: Maker) -> None:
+    in_parallel(points.LOGGING, at(make_yard, "kill", 0.1))
+
+
 def test_the_agent_killed_at_each_step(make_yard: Maker) -> None:
     in_parallel(points.AGENT, at(make_yard, "kill", 0.1))
 
@@ -180,7 +184,7 @@ def test_a_lost_attempt_returns_after_its_replacement_has_started(make_yard: Mak
 
 # Messages
 
-KINDS = ("hello", "heartbeat", "poll", "phase", "finish", "outputs", "log", "files", "tree")
+KINDS = ("hello", "heartbeat", "poll", "phase", "finish", "outputs", "log", "spool", "files", "tree")
 
 
 def disturbed(make_yard: Maker, disturb: Callable[[Yard, str], Any], times: int) -> Callable[[str], list[str]]:

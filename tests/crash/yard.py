@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runyard.wire import files, paths, procs
-from runyard.wire.errors import RunyardError, UnavailableError
+from runyard.wire.errors import NotFoundError, RunyardError, UnavailableError
 from runyard.wire.http import Http
 from runyard.wire.ids import new_run_id
 from tests.crash import points
@@ -299,7 +299,8 @@ class Yard:
     def spec(self, behaviour: str, seconds: float, exit_code: int = 0, **fields: Any) -> dict[str, Any]:
         """Return the spec of a run of `job`; ``frozen=False``: it works in the user's directory."""
         frozen = fields.pop("frozen", True)
-        words = ["python", "-I", "-S", "job.py", str(self.path), behaviour, str(seconds), str(exit_code)]
+        options = [] if behaviour == "logger" else ["-I", "-S"]  # which is faster, and has no hooks and no SDK
+        words = ["python", *options, "job.py", str(self.path), behaviour, str(seconds), str(exit_code)]
         return {
             "id": new_run_id(), "project": "crash", "command": words, "program": sys.executable,
             "source": self.template.source, "repo_name": "code", "env": {"PATH": os.environ["PATH"], "PLANTED": "x"},
@@ -389,6 +390,25 @@ class Yard:
                 if procs.is_alive(line["pid"], line["ticks"]):
                     found[line["attempt"]] = (run_id, line["pid"])
         return found
+
+    def collectors(self) -> dict[str, int]:
+        """Return the live collectors' pids by attempt: who has the lock of one open and is no agent."""
+        agents = {pid for pid, _ in self.pids.values()}
+        found = {}
+        for link in Path("/proc").glob("[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                place, pid = os.readlink(link), int(link.parts[2])
+                if place.startswith(str(self.path)) and place.endswith("/collector.lock") and pid not in agents:
+                    found[os.path.basename(os.path.dirname(place))] = pid
+        return found
+
+    def series(self, run_id: str, metric: str) -> tuple[list[int], list[float]]:
+        """Return steps and values of all points of a metric; none when there is no such metric."""
+        try:
+            found = self.api("GET", "/api/v1/runs/%s/series?metric=%s&points=0" % (run_id, metric), timeout=30.0)
+        except NotFoundError:
+            return [], []
+        return found["steps"], found["values"]
 
     def leftovers(self) -> list[str]:
         """Return the processes that belong to this yard, server and agents left out."""

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ def far_home(home: Path) -> Iterator[Path]:
     subprocess.run(["rm", "-rf", str(path)], check=True)
 
 
-def start_far_agent(cli: Cli, far_home: Path) -> subprocess.Popen[bytes]:
+def start_far_agent(
+    cli: Cli, far_home: Path, command: Sequence[str] = (sys.executable, "-m", "runyard.agent"), **env: str
+) -> subprocess.Popen[bytes]:
     cli.call("start")
     url = cli.json("status")["url"]
     token_file = far_home / "token"
@@ -41,9 +43,8 @@ def start_far_agent(cli: Cli, far_home: Path) -> subprocess.Popen[bytes]:
     token_file.chmod(0o600)
     with (far_home / "err").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "runyard.agent", "--home", str(far_home), "--server", url,
-             "--token-file", str(token_file), "--name", "far"],
-            env={**cli.env, "RUNYARD_HOME": str(far_home)}, stdout=subprocess.DEVNULL, stderr=err, cwd="/",
+            [*command, "--home", str(far_home), "--server", url, "--token-file", str(token_file), "--name", "far"],
+            env={**cli.env, **env, "RUNYARD_HOME": str(far_home)}, stdout=subprocess.DEVNULL, stderr=err, cwd="/",
         )  # fmt: skip
     wait_for(lambda: any(a["host"] == "far" and a["connected"] for a in cli.json("status")["agents"]), "the far agent")
     return process

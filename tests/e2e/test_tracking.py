@@ -236,6 +236,23 @@ def test_a_python_that_lets_no_hook_in_is_named(cli: Cli) -> None:
     assert "its Python was started with -I: not seen from inside" in cli.out("show", run_id)
 
 
+def test_a_number_that_is_logged_written_and_printed_is_one_point(cli: Cli) -> None:
+    (cli.cwd / "train.py").write_text("""
+import runyard
+with open("metrics.csv", "w") as file:
+    file.write("step,loss,lr\\n")
+    for step in range(10):
+        runyard.log({"loss": 1 / (step + 1)}, step=step)
+        file.write("%d,%r,%r\\n" % (step, 1 / (step + 1), 0.01 / (step + 1)))
+        print("step %d loss: %.2f lr: %.3f" % (step, 1 / (step + 1), 0.01 / (step + 1)))
+""")
+    run = cli.until(cli.submit("python", "train.py"), "finished")
+    assert {name: (m["count"], m["last"]) for name, m in run["metrics"].items()} == {
+        "loss": (10, 0.1),
+        "lr": (10, 0.001),
+    }
+
+
 def test_the_end_of_the_log_is_searched(cli: Cli) -> None:
     code = "print('\\x1b[31mRuntimeWarning\\x1b[0m: gradients exploded'); print('10%\\r20%\\rlast words')"
     run_id = cli.submit("python", "-c", code.replace("exploded", "ex'+'ploded"))

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 MIB = 1 << 20
-_PROCESS_LISTS = (
-    "nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses",
-    "nvmlDeviceGetMPSComputeRunningProcesses",
-)  # fmt: skip
 
 
 class Gpu:
@@ -111,7 +107,7 @@ class Gpus:
             return self._instances(handle, index, uuid)
         if not self._wanted(index, uuid):
             return []
-        return [Gpu("gpu%d" % index, index, uuid, model, self._memory(handle)[0])]
+        return [Gpu("gpu%d" % index, index, uuid, model, self.nvml.memory(handle)[0])]
 
     def _instances(self, handle: Any, index: int, parent: str) -> list[Gpu]:
         found = []
@@ -124,36 +120,14 @@ class Gpus:
             if not self._wanted(index, uuid) and not self._wanted(index, parent):
                 continue
             model = str(self.nvml.ask_or("MIG", "nvmlDeviceGetName", instance))
-            total = self._memory(instance)[0]
+            total = self.nvml.memory(instance)[0]
             found.append(Gpu("gpu%d.%d" % (index, number), index, uuid, model, total, mig=True))
         return found
-
-    def _memory(self, handle: Any) -> tuple[int, int | None]:
-        """Return total and used memory in bytes; (0, None) when unreadable. Version 2 leaves out the driver's share."""
-        version = getattr(self.nvml.binding(), "nvmlMemory_v2", None)
-        info = None if version is None else self.nvml.ask_or(None, "nvmlDeviceGetMemoryInfo", handle, version)
-        if info is None:
-            info = self.nvml.ask_or(None, "nvmlDeviceGetMemoryInfo", handle)
-        return (0, None) if info is None else (int(info.total), int(info.used))
-
-    def _processes(self, handle: Any) -> tuple[dict[int, int | None], bool]:
-        """Return ``{pid: bytes or None}`` and whether the list of compute processes could be read."""
-        found: dict[int, int | None] = {}
-        readable = True
-        for name in _PROCESS_LISTS:
-            listed = self.nvml.ask_or(None, name, handle)
-            if listed is None:
-                readable = readable and name != _PROCESS_LISTS[0]
-                continue
-            for process in listed:
-                used = getattr(process, "usedGpuMemory", None)
-                found[int(process.pid)] = used if found.get(int(process.pid)) is None else found[int(process.pid)]
-        return found, readable
 
     def pids_of(self, uuid: str, attempt_id: str) -> list[int]:
         """Return the processes of an attempt that hold this GPU."""
         try:
-            found, _ = self._processes(self.nvml.ask("nvmlDeviceGetHandleByUUID", uuid))
+            found, _ = self.nvml.processes(self.nvml.ask("nvmlDeviceGetHandleByUUID", uuid))
         except NvmlError:
             return []
         return [pid for pid in found if self.owner(pid) == attempt_id]
@@ -170,8 +144,8 @@ class Gpus:
             return Verdict(False, "its lock cannot be opened: %s" % exc)
         try:
             handle = self.nvml.ask("nvmlDeviceGetHandleByUUID", uuid)
-            found, readable = self._processes(handle)
-            used = self._memory(handle)[1]
+            found, readable = self.nvml.processes(handle)
+            used = self.nvml.memory(handle)[1]
         except NvmlError as exc:
             return Verdict(False, "it cannot be read: %s" % exc.message)
         if used is None and not readable:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 LIBRARY = "libnvidia-ml.so.1"
+_PROCESS_LISTS = (
+    "nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses",
+    "nvmlDeviceGetMPSComputeRunningProcesses",
+)  # fmt: skip
 STUCK_AFTER_S = 5.0
 STUCK_FOR_S = 30.0
 """A call that takes longer than the first hangs; others then fail at once, for the second."""
@@ -101,3 +105,25 @@ class Nvml:
             return self.ask(name, *args)
         except NvmlError:
             return default
+
+    def memory(self, handle: Any) -> tuple[int, int | None]:
+        """Return total and used memory in bytes; (0, None) when unreadable. Version 2 leaves out the driver's share."""
+        version = getattr(self.binding(), "nvmlMemory_v2", None)
+        info = None if version is None else self.ask_or(None, "nvmlDeviceGetMemoryInfo", handle, version)
+        if info is None:
+            info = self.ask_or(None, "nvmlDeviceGetMemoryInfo", handle)
+        return (0, None) if info is None else (int(info.total), int(info.used))
+
+    def processes(self, handle: Any) -> tuple[dict[int, int | None], bool]:
+        """Return ``{pid: bytes or None}`` and whether the list of compute processes could be read."""
+        found: dict[int, int | None] = {}
+        readable = True
+        for name in _PROCESS_LISTS:
+            listed = self.ask_or(None, name, handle)
+            if listed is None:
+                readable = readable and name != _PROCESS_LISTS[0]
+                continue
+            for process in listed:
+                used = getattr(process, "usedGpuMemory", None)
+                found[int(process.pid)] = used if found.get(int(process.pid)) is None else found[int(process.pid)]
+        return found, readable

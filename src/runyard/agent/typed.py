@@ -16,25 +16,14 @@ if TYPE_CHECKING:
 
     from runyard.client.spool import Message, Row
 
-SHELLS = frozenset("sh bash dash zsh ksh fish".split())
 _PYTHON = re.compile(r"(?:python|pypy)([0-9]?)\.?([0-9]*)$")
 _OLDEST = (3, 8)
+SHELLS = frozenset("sh bash dash zsh ksh fish".split())
 AFTER_S = 5.0
 """By then a Python program has said that it is one."""
 
 
 MEANS = "not seen from inside; parameters are guessed from the command line, data that was open only for a moment is missing"
-
-
-def is_script(command: list[str]) -> bool:
-    """Tell whether a script of a shell is started, whose arguments are not those of the Python programs that it starts."""
-    return command[0].endswith(".sh") or (os.path.basename(command[0]) in SHELLS and not is_text(command))
-
-
-def is_text(command: list[str]) -> bool:
-    """Tell whether a shell is given its commands as a text (``-c``), which says nothing of parameters."""
-    options = [word for word in command[1:2] if word.startswith("-") and not word.startswith("--")]
-    return os.path.basename(command[0]) in SHELLS and any("c" in word for word in options)
 
 
 def out_of_reach(command: Sequence[str], program: str) -> str:
@@ -60,6 +49,17 @@ def out_of_reach(command: Sequence[str], program: str) -> str:
     return ""
 
 
+def is_script(command: list[str]) -> bool:
+    """Tell whether a script of a shell is started, whose arguments are not those of the Python programs that it starts."""
+    return command[0].endswith(".sh") or (os.path.basename(command[0]) in SHELLS and not is_text(command))
+
+
+def is_text(command: list[str]) -> bool:
+    """Tell whether a shell is given its commands as a text (``-c``), which says nothing of parameters."""
+    options = [word for word in command[1:2] if word.startswith("-") and not word.startswith("--")]
+    return os.path.basename(command[0]) in SHELLS and any("c" in word for word in options)
+
+
 class Typed(Source):
     """The words of the command, once it is clear that nobody else says what they mean."""
 
@@ -77,7 +77,8 @@ class Typed(Source):
         if self._done or not (over or time.monotonic() >= self._due):
             return [], []
         self._done = True
-        hooked, script = self._is_hooked(), is_script(self._command)
+        script = is_script(self._command)
+        hooked = self._is_hooked()
         messages: list[dict[str, Any]] = []
         values = {} if is_text(self._command) or (hooked and not script) else parse_command(self._command)
         if values:

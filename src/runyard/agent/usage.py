@@ -6,6 +6,7 @@ Rows are named ``system/...``; their step is the number of whole seconds since t
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 from runyard.agent.nvml import Nvml, NvmlError
@@ -22,6 +23,8 @@ EVERY_S = 5.0
 LATER_S = 15.0
 LONG_S = 3600.0
 """Looked at every `EVERY_S` in the first hour, then every `LATER_S`."""
+DRIVER_WITHIN_S = 1.0
+"""A driver that takes longer is left alone until it has answered: what else is captured must not wait for it."""
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -33,8 +36,7 @@ class Usage(Source):
 
     def __init__(self, directory: str, gpu_uuids: list[str]) -> None:
         self._directory = directory
-        self._uuids = gpu_uuids
-        self._nvml: Nvml | None = Nvml() if gpu_uuids else None
+        self._gpus = GpuUsage(gpu_uuids)
         self._started = time.monotonic()  # the same for all processes, and no wall clock, which may jump
         self._next = self._started + FIRST_S
         self._cpu: dict[int, float] = {}
@@ -58,17 +60,20 @@ class Usage(Source):
             return [], []
         age = now - self._started
         self._next = now + (EVERY_S if age < LONG_S else LATER_S)
-        values = self._tree(now)
-        values.update(self._gpus())
-        return [({"system/" + name: value for name, value in values.items()}, int(age), 0)], []
+        pids = pids_of(self._directory)
+        values = self._tree(now, pids)
+        found, notes = self._gpus.read(frozenset(pids))
+        values.update(found)
+        messages: list[Message] = [({"type": "capture", "notes": notes}, b"")] if notes else []
+        return [({"system/" + name: value for name, value in values.items()}, int(age), 0)], messages
 
-    def _tree(self, now: float) -> dict[str, float]:
+    def _tree(self, now: float, pids: list[int]) -> dict[str, float]:
         seconds = max(now - self._at, 1e-3)
         self._at = now
         cpu: dict[int, float] = {}
         disk: dict[int, tuple[int, int]] = {}
         memory = used = read = written = 0.0
-        for pid in pids_of(self._directory):
+        for pid in pids:
             times, resident = _stat(pid)
             if times is None:
                 continue
@@ -89,30 +94,62 @@ class Usage(Source):
             "processes": float(len(cpu)),
         }  # fmt: skip
 
-    def _gpus(self) -> dict[str, float]:
+
+class GpuUsage:
+    """Readings of the GPUs of a run, named by their place among them, as CUDA counts them in the run."""
+
+    def __init__(self, uuids: list[str]) -> None:
+        self._uuids = uuids
+        self._nvml = Nvml()
+        self._asking: threading.Thread | None = None
+        self._trouble: set[str] = set()
+
+    def read(self, pids: frozenset[int]) -> tuple[dict[str, float], list[str]]:
+        """Return readings, and in words what cannot be read that could be so far. ``pids``: the run's processes."""
+        if not self._uuids or (self._asking is not None and self._asking.is_alive()):
+            return {}, []
+        found: list[tuple[dict[str, float], list[str]]] = []
+        self._asking = threading.Thread(target=lambda: found.append(self._read(pids)), daemon=True)
+        self._asking.start()
+        self._asking.join(DRIVER_WITHIN_S)
+        return found[0] if found else ({}, self._new("the driver of the GPUs does not answer"))
+
+    def _new(self, trouble: str) -> list[str]:
+        new = trouble not in self._trouble
+        self._trouble.add(trouble)
+        return [trouble] if new else []
+
+    def _read(self, pids: frozenset[int]) -> tuple[dict[str, float], list[str]]:
         found: dict[str, float] = {}
-        nvml = self._nvml
-        if nvml is None:
-            return found
+        notes: list[str] = []
         for number, uuid in enumerate(self._uuids):
             try:
-                handle = nvml.ask("nvmlDeviceGetHandleByUUID", uuid)
-            except NvmlError:
+                handle = self._nvml.ask("nvmlDeviceGetHandleByUUID", uuid)
+            except NvmlError as exc:
+                notes += self._new("gpu%d (%s) cannot be read: %s" % (number, uuid, exc.message))
                 continue
-            start = "gpu%d/" % number
-            usage = nvml.ask_or(None, "nvmlDeviceGetUtilizationRates", handle)
-            if usage is not None:
-                found[start + "utilization"] = float(usage.gpu)
-                found[start + "memory_utilization"] = float(usage.memory)
-            memory = nvml.ask_or(None, "nvmlDeviceGetMemoryInfo", handle)
-            if memory is not None:
-                found[start + "memory"] = float(memory.used)
-            power = nvml.ask_or(None, "nvmlDeviceGetPowerUsage", handle)
-            if power is not None:
-                found[start + "power_w"] = power / 1000.0
-            heat = nvml.ask_or(None, "nvmlDeviceGetTemperature", handle, 0)
-            if heat is not None:
-                found[start + "temperature_c"] = float(heat)
+            for name, value in self._readings(handle, pids).items():
+                found["gpu%d/%s" % (number, name)] = value
+        return found, notes
+
+    def _readings(self, handle: Any, pids: frozenset[int]) -> dict[str, float]:
+        """Return what this GPU offers; ``run_memory``: of processes of the run, where the driver tells them apart."""
+        nvml, found = self._nvml, {}
+        usage = nvml.ask_or(None, "nvmlDeviceGetUtilizationRates", handle)
+        if usage is not None:
+            found["utilization"], found["memory_utilization"] = float(usage.gpu), float(usage.memory)
+        used = nvml.memory(handle)[1]
+        if used is not None:
+            found["memory"] = float(used)
+        own = [held for pid, held in nvml.processes(handle)[0].items() if pid in pids and held is not None]
+        if own:
+            found["run_memory"] = float(sum(own))
+        power = nvml.ask_or(None, "nvmlDeviceGetPowerUsage", handle)
+        if power is not None:
+            found["power_w"] = power / 1000.0
+        heat = nvml.ask_or(None, "nvmlDeviceGetTemperature", handle, 0)
+        if heat is not None:
+            found["temperature_c"] = float(heat)
         return found
 
 

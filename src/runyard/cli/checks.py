@@ -168,8 +168,7 @@ def check_disk(host: Host) -> Finding:
 
 def check_database(host: Host) -> Finding:
     """The database is there and sound."""
-    import sqlite3
-    from urllib.parse import quote
+    from runyard.cli import soundness
 
     url = _setting(host, "database")
     if url:
@@ -180,17 +179,10 @@ def check_database(host: Host) -> Finding:
     place = host.home.database
     if not os.path.exists(place):
         return Finding(OK, "made by the first start")
-    try:
-        connection = sqlite3.connect("file:%s?mode=ro" % quote(os.fsencode(place)), uri=True)
-        try:
-            said = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
-        finally:
-            connection.close()
-    except sqlite3.Error as exc:
-        said = [str(exc)]
-    if said != ["ok"]:
+    damage = soundness.damage(place)
+    if damage:
         return Finding(
-            FAIL, "%s is damaged: %s" % (place, "; ".join(said)),
+            FAIL, "%s is damaged: %s" % (place, damage),
             "bring a backup back into a new home: RUNYARD_HOME=NEW runyard restore FILE; the files of runs are in %s"
             % host.home.runs,
         )  # fmt: skip

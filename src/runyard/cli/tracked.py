@@ -11,7 +11,7 @@ from runyard.cli import text
 Json = dict[str, Any]
 MANY = 20
 LONG = 60
-ORIGINS = ("cli", "command", "call", "file", "default", "constant")
+ORIGINS = ("cli", "script", "command", "call", "file", "default", "constant")
 """Of parameters, in the order in which they are shown."""
 
 

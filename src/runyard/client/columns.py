@@ -116,7 +116,7 @@ def fetch(api: Api, wanted: Sequence[str] = (), limit: int | None = None, **filt
         if not before:
             break
     names = sorted(values, key=lambda name: _place(name, wanted))
-    return Columns({name: _clean(name, values[name]) for name in names if name in wanted or name != ID}, count)
+    return Columns({utf8(name): _clean(name, values[name]) for name in names if name in wanted or name != ID}, count)
 
 
 def _place(name: str, wanted: Sequence[str]) -> tuple[int, str]:
@@ -143,10 +143,7 @@ def _clean(name: str, values: list[Any]) -> list[Any]:
     try:
         "".join([value for value in values if type(value) is str]).encode("utf-8")
     except UnicodeEncodeError:
-        return [
-            value.encode("utf-8", "backslashreplace").decode("utf-8") if type(value) is str else value
-            for value in values
-        ]
+        return [utf8(value) if type(value) is str else value for value in values]
     return values
 
 
@@ -155,6 +152,11 @@ def _text(value: Any) -> str:
     import json
 
     return json.dumps(value, ensure_ascii=False)
+
+
+def utf8(text: str) -> str:
+    """Return a text that can be written as UTF-8: lone surrogates stand as Python would write them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def history(

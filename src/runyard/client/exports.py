@@ -171,7 +171,7 @@ def long_columns(found: Iterable[tuple[str, str, dict[str, Any]]]) -> Columns:
     for run, metric, points in found:
         count = len(points["steps"])
         values["run"] += [run] * count
-        values["metric"] += [metric] * count
+        values["metric"] += [columns.utf8(metric)] * count
         for name in ("step", "time", "value"):
             values[name] += points[name + "s"].tolist()
     return columns.Columns(values, len(values["run"]))
@@ -182,9 +182,13 @@ def with_dates(table: Columns) -> Columns:
     return columns.Columns(dict(table.values, time=list(map(_iso, table.values["time"]))), table.count)
 
 
-def _iso(moment: int) -> str:
+def _iso(moment: int) -> str | None:
+    """Return a time as text; None for one that no calendar has, of a clock that was wrong."""
     import datetime
 
     start = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-    found = start + datetime.timedelta(microseconds=moment)
+    try:
+        found = start + datetime.timedelta(microseconds=moment)
+    except OverflowError:
+        return None
     return found.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -158,7 +158,9 @@ class Run:
                 {"type": "media", "name": name, "step": at, "kind": medium.kind, "format": medium.format,
                  "caption": medium.caption}, medium.content
             )  # fmt: skip
-        if numbers:
+        if numbers and any(getattr(value, "requires_grad", False) for value in values.values()):
+            self._writer.group([(numbers, at, 0)], [])  # its columns stay unknown, so that the next ones come here, too
+        elif numbers:
             self._writer.row(numbers, at)
         if at >= self._step:
             self._step = at + 1

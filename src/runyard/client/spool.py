@@ -151,6 +151,8 @@ class SpoolWriter:
         names = tuple(values)
         if not all(isinstance(name, str) for name in names):
             raise TypeError("names of metrics are text")
+        if any(getattr(value, "requires_grad", False) for value in values.values()):
+            raise TypeError("tensors that are part of a graph warn when they are made a number")
         body = _packer(len(names))(0, 0, 0, at or time.time_ns() // 1000, step, *values.values())[16:]
         known = self._shapes.get(names)
         size = spool.aligned(spool.RECORD_BYTES + len(body))

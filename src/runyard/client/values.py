@@ -98,9 +98,12 @@ def number(value: Any) -> float | None:
 
 
 def step(value: Any) -> int:
-    """Return a step as a 64-bit whole number; raises TypeError, ValueError or OverflowError for what is none."""
-    found = int(value)
-    if found != value:
+    """Return a step as a 64-bit whole number; raises ValueError or OverflowError for what is none."""
+    try:
+        found = int(value)
+    except (TypeError, ValueError, OverflowError):
+        found = None
+    if found is None or found != value:
         raise ValueError("a step is a whole number, not %r" % (value,))
     if not -(1 << 63) <= found < 1 << 63:
         raise OverflowError("a step has 64 bits")

@@ -29,8 +29,8 @@ RUNS = 100
 class Plan(NamedTuple):
     """Blocks that take the place of others."""
 
-    added: list[tuple[int, int, int, bytes]]
-    """Attempt, name, rows, data."""
+    added: list[tuple[int, int, int, int, bytes]]
+    """Attempt, source, name, rows, data."""
     removed: list[int]
     loose: int
     """How many of those are as they arrived."""
@@ -83,38 +83,51 @@ def _carry_out(connection: Connection, plans: Sequence[tuple[int, Plan]]) -> Non
 
 
 def _plan(connection: Connection, run_seq: int) -> Plan | None:
-    """Return what is to be replaced by what; None when nothing is left."""
+    """Return what is to be replaced by what; None when nothing is left. Blocks that are damaged stay as they are."""
     loose = metrics.blocks_of(connection, run_seq, None, AT_ONCE)
-    if not loose:
-        return None
-    by_attempt: dict[int, dict[int, list[Points]]] = {}
+    alike: dict[tuple[int, int], dict[int, list[Points]]] = {}
+    whole = []
     for row in loose:
-        block = blocks.decode(bytes(row.data))
-        found = by_attempt.setdefault(row.attempt, {})
+        try:
+            block = blocks.decode(bytes(row.data))
+        except blocks.DamagedBlockError:
+            continue
+        whole.append(row.id)
+        found = alike.setdefault((row.attempt, row.source), {})
         for name_id, points in zip(block.names, block.points, strict=True):
             found.setdefault(name_id, []).append(points)
-    plan = Plan([], [row.id for row in loose], len(loose))
-    for attempt, found in by_attempt.items():
-        sizes = metrics.chunk_sizes(connection, run_seq, attempt, found)
+    if not whole:
+        return None
+    plan = Plan([], whole, len(loose))
+    for (attempt, source), found in alike.items():
+        sizes = metrics.chunk_sizes(connection, run_seq, attempt, source, found)
         for name_id, parts in found.items():
-            _add(connection, plan, attempt, name_id, parts, sizes.get(name_id, []))
+            _add(connection, plan, (attempt, source, name_id), parts, sizes.get(name_id, []))
     return plan
 
 
 def _add(
-    connection: Connection, plan: Plan, attempt: int, name_id: int, parts: list[Points], sizes: list[tuple[int, int]]
+    connection: Connection, plan: Plan, key: tuple[int, int, int], parts: list[Points], sizes: list[tuple[int, int]]
 ) -> None:
-    """Plan a block for points of a metric, taking in the blocks before that are not larger."""
+    """Plan a block for points of a metric, taking in the blocks before that are not larger.
+
+    ``key``: attempt, source, name.
+    """
+    name_id = key[2]
     taken, size = [], sum(len(part.steps) for part in parts)
     while sizes and sizes[-1][1] <= size and size + sizes[-1][1] <= ROWS_MAX:
         block_id, count = sizes.pop()
         taken.append(block_id)
         size += count
     if taken:
-        before = [blocks.decode_one(data, name_id) for data in metrics.block_data(connection, taken)]
+        try:
+            before = [blocks.decode_one(data, name_id) for data in metrics.block_data(connection, taken)]
+        except blocks.DamagedBlockError:
+            before = []
+        else:
+            plan.removed.extend(taken)
         parts = [part for part in before if part is not None] + parts
-        plan.removed.extend(taken)
     points = blocks.joined(parts)
-    for start in range(0, size, ROWS_MAX):
+    for start in range(0, len(points.steps), ROWS_MAX):
         piece = points.part(start, start + ROWS_MAX)
-        plan.added.append((attempt, name_id, len(piece.steps), blocks.encode_one(name_id, piece)))
+        plan.added.append((*key, len(piece.steps), blocks.encode_one(name_id, piece)))

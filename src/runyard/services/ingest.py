@@ -17,7 +17,7 @@ from runyard.services.context import Change, Context, change
 from runyard.services.messages import BAD_NAME, Messages, flat, keep_attachments, read_config
 from runyard.services.series import points_of
 from runyard.store import attempts, blocks, metrics, names, runs, tracked
-from runyard.store.blocks import MAX_COLUMNS
+from runyard.store.blocks import MAX_COLUMNS, DamagedBlockError
 from runyard.store.database import StatementError
 from runyard.store.metrics import Summary
 from runyard.wire import spool
@@ -40,6 +40,7 @@ class Rows(NamedTuple):
     columns: list[array[float]]
     messages: int
     """How many messages of the batch came before the last of them."""
+    source: int = metrics.LOGGED
 
 
 class Batch(NamedTuple):
@@ -54,7 +55,7 @@ class Batch(NamedTuple):
 class Encoded(NamedTuple):
     """Rows as they are stored."""
 
-    blocks: list[tuple[None, int, bytes]]
+    blocks: list[tuple[int, None, int, bytes]]
     summaries: dict[int, Summary]
     least: dict[int, int]
     """The least step of each metric, where the attempt may have to take a series over."""
@@ -177,6 +178,8 @@ def _merge(connection: Any, run_seq: int, attempt: int, found: dict[int, Summary
     merged = {}
     for name_id, summary in found.items():
         before = known.get(name_id)
+        if before is not None and before.count and summary.count and summary.source < before.source:
+            continue
         newest = summary if before is None or attempt >= before.attempt else before
         if before is None or not (before.count or summary.count):
             merged[name_id] = newest
@@ -185,10 +188,12 @@ def _merge(connection: Any, run_seq: int, attempt: int, found: dict[int, Summary
             step = before.step if attempt == before.attempt else None
             result = replace(before, attempt=attempt, last=summary.last, step=step)
             merged[name_id] = result if newest is summary else before
-        elif before.attempt == attempt and not (before.count and _goes_back(before, least.get(name_id))):
+        elif before.attempt == attempt and (
+            not before.count or (before.source == summary.source and not _goes_back(before, least.get(name_id)))
+        ):
             merged[name_id] = before.then(summary) if before.count else summary
         else:
-            rebuilt = _rebuilt(connection, run_seq, name_id, newest.attempt) or summary
+            rebuilt = _rebuilt(connection, run_seq, name_id, newest.attempt, summary.source) or before.then(summary)
             merged[name_id] = replace(rebuilt, last=newest.last, step=newest.step)
     metrics.save(connection, run_seq, merged)
 
@@ -198,12 +203,15 @@ def _goes_back(before: Summary, least: int | None) -> bool:
     return least is not None and (before.step is None or least < before.step)
 
 
-def _rebuilt(connection: Any, run_seq: int, name_id: int, attempt: int) -> Summary | None:
-    points = points_of(connection, run_seq, name_id)
+def _rebuilt(connection: Any, run_seq: int, name_id: int, attempt: int, source: int) -> Summary | None:
+    try:
+        points = points_of(connection, run_seq, name_id)
+    except DamagedBlockError:
+        return None
     if points is None:
         return None
     times, steps = array("q", points.times.tobytes()), array("q", points.steps.tobytes())
-    return metrics.summarize(attempt, times, steps, array("d", points.values.tobytes()))
+    return metrics.summarize(attempt, source, times, steps, array("d", points.values.tobytes()))
 
 
 def _new(records: Iterable[spool.Record], here: int) -> Batch:
@@ -239,10 +247,17 @@ def _new(records: Iterable[spool.Record], here: int) -> Batch:
             if inner.rows:  # these come after the rows before them
                 rows += [_columns(shapes, shape, bodies[shape], said[shape]) for shape in bodies]
                 bodies.clear()
-            rows += [part._replace(messages=len(messages) + part.messages) for part in inner.rows]
+            source = _source(inner.messages)
+            rows += [part._replace(messages=len(messages) + part.messages, source=source) for part in inner.rows]
             messages += inner.messages
     rows += [_columns(shapes, shape, found, said[shape]) for shape, found in bodies.items()]
     return Batch(following, lost, rows, messages)
+
+
+def _source(messages: list[tuple[Json, bytes]]) -> int:
+    """Return who says the rows of a group: the collector says beside them what it looked at."""
+    looked_at = {message.get("source") for message, _ in messages if message["type"] == "position"}
+    return metrics.PRINTED if "logs" in looked_at else metrics.WRITTEN if "files" in looked_at else metrics.LOGGED
 
 
 def _whole(body: bytes) -> list[spool.Record]:
@@ -302,7 +317,7 @@ def _unnamed(batch: list[Rows], ids: dict[str, int]) -> list[tuple[Json, bytes]]
 
 def _encode(batch: list[Rows], attempt: int, ids: dict[str, int]) -> Encoded:
     """Return blocks of rows and what they add to the summaries; names that are too long are left out."""
-    found: list[tuple[None, int, bytes]] = []
+    found: list[tuple[int, None, int, bytes]] = []
     summaries: dict[int, Summary] = {}
     least: dict[int, int] = {}
     for rows in batch:
@@ -310,11 +325,14 @@ def _encode(batch: list[Rows], attempt: int, ids: dict[str, int]) -> Encoded:
         for start in range(0, len(kept), MAX_COLUMNS):
             some = kept[start : start + MAX_COLUMNS]
             data = blocks.encode([name_id for name_id, _ in some], rows.times, rows.steps, [c for _, c in some])
-            found.append((None, len(rows.times), data))
+            found.append((rows.source, None, len(rows.times), data))
         for name_id, column in kept:
-            summary = metrics.summarize(attempt, rows.times, rows.steps, column)
+            summary = metrics.summarize(attempt, rows.source, rows.times, rows.steps, column)
             before = summaries.get(name_id)
-            summaries[name_id] = summary if before is None else before.then(summary)
+            if before is None or before.source < summary.source:
+                summaries[name_id] = summary
+            elif before.source == summary.source:
+                summaries[name_id] = before.then(summary)
         if attempt > 1:
             first = min(rows.steps)
             least.update((name_id, min(first, least.get(name_id, first))) for name_id, _ in kept)

@@ -200,7 +200,8 @@ class Messages:
             del known[name_id]
         for name_id, row in self._capture.pop(UNDER, {}).items():
             if int(name_id) not in known:
-                self._params.setdefault(int(name_id), row)
+                number = None if row["number"] is None else float(row["number"])
+                self._params.setdefault(int(name_id), {**row, "number": number})
 
     def _known(self) -> dict[int, int]:
         if self._ranks is None:
@@ -223,7 +224,8 @@ class Messages:
             if rank >= above:
                 self._params[name_id] = row
             elif above == GUESS:
-                self._capture.setdefault(UNDER, {})[str(name_id)] = row
+                # JSON has no infinity; `_drop_guesses` makes it a number again.
+                self._capture.setdefault(UNDER, {})[str(name_id)] = {**row, "number": _plain(row["number"])}
 
     def _values(self, message: Json) -> Iterator[tuple[str, Any]]:
         values = message.get("values")

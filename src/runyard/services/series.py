@@ -7,8 +7,9 @@ from typing import Any
 from runyard.store import blocks, metrics, names
 from runyard.store.blocks import Points
 from runyard.store.database import Connection
-from runyard.wire.errors import InvalidError, NotFoundError
+from runyard.wire.errors import DamagedError, InvalidError, NotFoundError
 
+REMEDY = "runyard doctor finds what else is; bring a backup back into a new home: RUNYARD_HOME=NEW runyard restore FILE"
 METHODS = ("lttb", "minmax", "none")
 MAX_POINTS = 1_000_000
 PRESELECT = 4
@@ -19,16 +20,44 @@ Van Der Donckt et al., 2023, https://arxiv.org/abs/2305.00332."""
 def points_of(connection: Connection, run_seq: int, name_id: int) -> Points | None:
     """Return all points of a metric of a run, in the order of their steps; of equal steps in the order of logging.
 
-    Where a run was tried again, what an earlier attempt logged from the first step of a later one on is left out. None
-    when there are none.
+    Where a run was tried again, what an earlier attempt logged from the first step of a later one on is left out; and all
+    that lines print where files or the program itself say the same metric. None when there are none.
+
+    Raises:
+        DamagedBlockError: some of them are in a block that is damaged.
     """
+    by_attempt: dict[int, list[Points]] = {}
+    best = metrics.PRINTED
+    damaged = False
+    for row in metrics.blocks_of(connection, run_seq, name_id):
+        if row.source < best:
+            continue
+        try:
+            part = blocks.decode_one(bytes(row.data), name_id)
+        except blocks.DamagedBlockError:
+            damaged = True
+            continue
+        if part is not None and len(part.steps):
+            if row.source > best:
+                best = row.source
+                by_attempt.clear()
+            by_attempt.setdefault(row.attempt, []).append(part)
+    found = _in_order(by_attempt)
+    if damaged:
+        _check_whole(connection, run_seq, name_id, 0 if found is None else len(found.steps))
+    return found
+
+
+def _check_whole(connection: Connection, run_seq: int, name_id: int, here: int) -> None:
+    """Raise DamagedBlockError, unless none of the points are in blocks that are damaged: what is in those cannot be told."""
+    known = metrics.find(connection, run_seq, [name_id]).get(name_id)
+    if known is not None and known.count != here:
+        raise blocks.DamagedBlockError(f"{here} of {known.count} can be read")
+
+
+def _in_order(by_attempt: dict[int, list[Points]]) -> Points | None:
     import numpy as np
 
-    by_attempt: dict[int, list[Points]] = {}
-    for row in metrics.blocks_of(connection, run_seq, name_id):
-        part = blocks.decode_one(bytes(row.data), name_id)
-        if part is not None and len(part.steps):
-            by_attempt.setdefault(row.attempt, []).append(part)
     found: Points | None = None
     for attempt in sorted(by_attempt):
         later = blocks.joined(by_attempt[attempt])
@@ -51,13 +80,17 @@ def series(
     Raises:
         NotFoundError: the run has no such metric.
         InvalidError: there is no such method.
+        DamagedError: some of the points are damaged.
     """
     import numpy as np
 
     if method not in METHODS:
         raise InvalidError(f"no method {method!r}", "methods: " + ", ".join(METHODS))
     name_id = names.find(connection, [metric]).get(metric)
-    found = None if name_id is None else points_of(connection, run.seq, name_id)
+    try:
+        found = None if name_id is None else points_of(connection, run.seq, name_id)
+    except blocks.DamagedBlockError as exc:
+        raise DamagedError(f"the points of {metric!r} of run {run.id} are damaged: {exc}", REMEDY) from exc
     if found is None:
         raise NotFoundError(f"run {run.id} has no points of {metric!r}", f"see its metrics: runyard show {run.id}")
     if start is not None or end is not None:

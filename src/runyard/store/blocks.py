@@ -112,9 +112,12 @@ def _decoded(data: bytes, names: list[int], rows: int, wanted: Sequence[int]) ->
     import numpy as np
 
     size = rows * WORD
-    payload = zstandard.ZstdDecompressor().decompress(
-        data[HEADER.size + len(names) * WORD :], max_output_size=max(size * (len(names) + 2), 1)
-    )
+    try:
+        payload = zstandard.ZstdDecompressor().decompress(
+            data[HEADER.size + len(names) * WORD :], max_output_size=max(size * (len(names) + 2), 1)
+        )
+    except zstandard.ZstdError as exc:
+        raise DamagedBlockError(f"a block cannot be decompressed: {exc}") from exc
     if len(payload) != size * (len(names) + 2):
         raise DamagedBlockError("a block has not the length that it says")
 

@@ -13,6 +13,8 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, text
 from runyard.store.tables import metric_blocks, metrics, runs
 
 MANY = 500
+PRINTED, WRITTEN, LOGGED = 0, 1, 2
+"""Who says the points of a metric. What a line prints is rounded, and often what is logged, too: the highest counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class Summary:
 
     attempt: int
     """Number of the last attempt that logged it."""
+    source: int
+    """Of the points: `PRINTED`, `WRITTEN` or `LOGGED`."""
     count: int
     last: float | None
     min: float | None
@@ -65,7 +69,7 @@ def _number(value: float | None) -> float | None:
     return None if value is None or isnan(value) else value
 
 
-def summarize(attempt: int, times: array[int], steps: array[int], values: array[float]) -> Summary:
+def summarize(attempt: int, source: int, times: array[int], steps: array[int], values: array[float]) -> Summary:
     """Return the summary of points, at least one, in the order in which they were logged."""
     total: float | None = sum(values)
     numbers: Sequence[float] = values
@@ -79,7 +83,7 @@ def summarize(attempt: int, times: array[int], steps: array[int], values: array[
         total = _number(total) if numbers else None
     low, high = min(numbers, default=None), max(numbers, default=None)
     return Summary(
-        attempt=attempt, count=len(values), last=_number(values[-1]), min=low, max=high, total=total,
+        attempt=attempt, source=source, count=len(values), last=_number(values[-1]), min=low, max=high, total=total,
         nans=nans, step=steps[-1],
         min_step=None if low is None else places[numbers.index(low)],
         max_step=None if high is None else places[numbers.index(high)],
@@ -91,8 +95,8 @@ def of_value(attempt: int, value: float, at: int) -> Summary:
     """Return the summary of a result that has no step and no points."""
     number = _number(value)
     return Summary(
-        attempt=attempt, count=0, last=number, min=number, max=number, total=None, nans=0, step=None, min_step=None,
-        max_step=None, first_at=at, last_at=at,
+        attempt=attempt, source=LOGGED, count=0, last=number, min=number, max=number, total=None, nans=0, step=None,
+        min_step=None, max_step=None, first_at=at, last_at=at,
     )  # fmt: skip
 
 
@@ -144,12 +148,12 @@ _BLOCK = insert(metric_blocks)
 
 
 def add_blocks(
-    connection: Connection, run_seq: int, attempt: int, blocks: Iterable[tuple[int | None, int, bytes]]
+    connection: Connection, run_seq: int, attempt: int, blocks: Iterable[tuple[int, int | None, int, bytes]]
 ) -> None:
-    """Insert blocks: ``(name id, or None for one of several metrics; rows; data)``."""
+    """Insert blocks: ``(source; name id, or None for one of several metrics; rows; data)``."""
     rows = [
-        {"run_seq": run_seq, "attempt": attempt, "name_id": name_id, "count": count, "data": data}
-        for name_id, count, data in blocks
+        {"run_seq": run_seq, "attempt": attempt, "source": source, "name_id": name_id, "count": count, "data": data}
+        for source, name_id, count, data in blocks
     ]
     if rows:
         connection.execute(_BLOCK, rows)
@@ -158,12 +162,12 @@ def add_blocks(
 def blocks_of(
     connection: Connection, run_seq: int, name_id: int | None, limit: int | None = None
 ) -> Sequence[Row[Any]]:
-    """Return ``id, attempt, name_id, count, data`` of the blocks that may have points of a metric, as they arrived.
+    """Return ``id, attempt, source, name_id, count, data`` of the blocks that may have points of a metric, as they arrived.
 
     Without a name: those of several metrics only, the first ``limit`` of them.
     """
     columns = metric_blocks.c
-    query = select(columns.id, columns.attempt, columns.name_id, columns.count, columns.data)
+    query = select(columns.id, columns.attempt, columns.source, columns.name_id, columns.count, columns.data)
     loose = query.where(columns.run_seq == run_seq, columns.name_id.is_(None))
     found: list[Any] = list(connection.execute(loose.order_by(columns.id).limit(limit)))
     if name_id is not None:
@@ -173,13 +177,13 @@ def blocks_of(
 
 
 def chunk_sizes(
-    connection: Connection, run_seq: int, attempt: int, name_ids: Collection[int]
+    connection: Connection, run_seq: int, attempt: int, source: int, name_ids: Collection[int]
 ) -> dict[int, list[tuple[int, int]]]:
     """Return ``(id, rows)`` of the blocks of one metric each, by metric, in the order in which they were made."""
     columns = metric_blocks.c
     query = (
         select(columns.name_id, columns.id, columns.count)
-        .where(columns.run_seq == run_seq, columns.attempt == attempt)
+        .where(columns.run_seq == run_seq, columns.attempt == attempt, columns.source == source)
         .order_by(columns.name_id, columns.id)
     )
     found: dict[int, list[tuple[int, int]]] = {}

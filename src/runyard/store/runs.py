@@ -167,13 +167,13 @@ def assign(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
 
 _START = Update(
     "UPDATE runs SET state = 'running', ready = 0, epoch = 1, attempts = 1, attempt_id = :attempt, host_id = :host, "
-    "started_at = :started WHERE id = :id",
+    "started_at = :started, created_at = :started WHERE id = :id",
     numbers=("started",),
 )
 
 
 def start_many(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Let new runs be running: ``id, attempt, host, started``."""
+    """Let new runs have been running since they were begun: ``id, attempt, host, started``."""
     _START.run(connection, rows)
 
 

@@ -295,12 +295,15 @@ params = Table(
     sqlite_with_rowid=False,
 )
 
+SOURCE = "of the points: 0 printed lines, 1 files, 2 logged by the program; of one metric only the highest count"
+
 metrics = Table(
     "metrics",
     metadata,
     Column("run_seq", BigInt, ForeignKey("runs.seq", ondelete="CASCADE"), primary_key=True),
     Column("name_id", BigInt, ForeignKey("names.id"), primary_key=True),
     Column("attempt", Integer, nullable=False, comment="number of the last attempt that logged it"),
+    Column("source", SmallInteger, nullable=False, comment=SOURCE),
     Column("count", BigInt, nullable=False, comment="points; 0: only a summary was set"),
     Column("last", Number, comment="as all statistics: NULL is NaN; the others are over what is no NaN"),
     Column("min", Number),
@@ -325,6 +328,7 @@ metric_blocks = Table(
     Column("id", Serial, primary_key=True, autoincrement=True),
     Column("run_seq", BigInt, ForeignKey("runs.seq", ondelete="CASCADE"), nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("source", SmallInteger, nullable=False, comment=SOURCE),
     Column("name_id", BigInt, comment="of a block of one metric; NULL: of several, as they arrived"),
     Column("count", Integer, nullable=False, comment="rows"),
     Column("data", Bytes, nullable=False, comment="store/blocks.py"),

@@ -63,6 +63,7 @@ class OwnContract:
         agent.end(item["attempt"], started_at=now - 90_000_000, ended_at=now - 60_000_000)
         found = stage.yard.runs({"q": 'run.duration == "30s"'}, ME)["runs"]
         assert [run["id"] for run in found] == [item["run"]]
+        assert found[0]["created_at"] == found[0]["started_at"]
 
     def test_telling_of_them_again_changes_nothing(self, stage: Stage) -> None:
         agent = stage.agent()

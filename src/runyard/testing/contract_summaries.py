@@ -10,7 +10,7 @@ import pytest
 
 from runyard.testing.contract_files import started
 from runyard.testing.contract_lease import replaced
-from runyard.testing.contract_tracking import points
+from runyard.testing.contract_tracking import compact, points
 from runyard.testing.spooled import Spooled
 from runyard.testing.stage import ME, Stage
 
@@ -116,6 +116,18 @@ class SummariesContract:
         assert found("metrics.both.mean is nan") == ["one", "nan", "five", "inf"]
         assert {run["params"]["x"] for run in stage.yard.runs({}, ME)["runs"]} == {1.0, 5.0, "NaN", "Infinity"}
 
+    def test_an_infinity_that_a_guess_stood_for_comes_back(self, stage: Stage) -> None:
+        run_id, _, attempt = started(stage)
+        stream = Spooled()
+        stream.message("params", values={"a": 1, "b": 2, "c": 3}, origin="command")
+        stream.message("params", values={"a": math.inf, "b": math.nan, "c": 0.5}, origin="file")
+        stream.message("params", values={"d": 1}, origin="cli")
+        for number in range(3):
+            stream.send(stage.yard, attempt, number, number + 1)
+        assert stage.run(run_id)["params"] == {"a": "Infinity", "b": "NaN", "c": 0.5, "d": 1}
+        for query, found in {"params.a == inf": 1, "params.c < 1": 1, "params.b > 0 or params.b <= 0": 0}.items():
+            assert (query, len(stage.yard.runs({"q": query}, ME)["runs"])) == (query, found)
+
     @pytest.mark.parametrize("together", [True, False])
     def test_the_mean_of_infinities(self, stage: Stage, together: bool) -> None:
         run_id, _, attempt = started(stage)
@@ -131,3 +143,27 @@ class SummariesContract:
             here = stream.send(stage.yard, attempt, here, end)
         means = {name: item["mean"] for name, item in stage.run(run_id)["metrics"].items()}
         assert means == {"both": "NaN", "one": "Infinity", "nan": 3.0, "none": "NaN"}
+
+    def test_what_is_logged_goes_over_files_and_files_over_printed_lines(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("runyard.services.compact.LOOSE_MAX", 0)
+        run_id, _, attempt = started(stage)
+        for number, order in enumerate(permutations(["logs", "files", "sdk"])):
+            name = ", ".join(order)
+            for place, source in enumerate(order):
+                stream = Spooled(f"{number * 4 + place:016x}")
+                value = {"logs": 0.0, "files": 100.0, "sdk": 200.0}[source]
+                for step in range(3):
+                    if source == "sdk":
+                        stream.row({name: value + step}, step)
+                    else:
+                        stream.group([({name: value + step}, step)], [{"type": "position", "source": source}])
+                stream.send(stage.yard, attempt)
+                best = max(order[: place + 1], key=["logs", "files", "sdk"].index)
+                expected = [(step, {"logs": 0.0, "files": 100.0, "sdk": 200.0}[best] + step) for step in range(3)]
+                if place == 1:
+                    compact(stage)
+                assert (name, points(stage, run_id, name)) == (name, expected)
+                found = metric(stage, run_id, name)
+                assert (found["count"], found["last"], found["min"]) == (3, expected[-1][1], expected[0][1])

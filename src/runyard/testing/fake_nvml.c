@@ -8,7 +8,9 @@
  * Sizes in MiB. `used=na` and `procs=na` make these readings unsupported; `pid:na` hides the memory of one process. With
  * `error` every call about that GPU fails with that number (15: the GPU is lost); with `lost_at_count` it cannot even be
  * addressed by index. `hang` makes every call about it take so many seconds. `mig=N`: MIG mode with N instances, which
- * are named MIG-<uuid>-<n>; `procs0=`, `used0=`, ... are their readings. A line `init=N` makes nvmlInit fail.
+ * are named MIG-<uuid>-<n>; `procs0=`, `used0=`, ... are their readings. A line `init=N` makes nvmlInit fail. `util=30`,
+ * `memutil=20` (percent), `power=125000` (milliwatts) and `temp=60` (degrees) are readings that a GPU without these words,
+ * and a MIG instance, has not.
  *
  * Names, numbers and layouts: NVIDIA's NVML API reference (nvml.h), as far as the binding uses them.
  *
@@ -303,4 +305,25 @@ int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *size, proce
 int nvmlDeviceGetMPSComputeRunningProcesses_v3(void *handle, unsigned *size, process_t *list)
 {
     return processes(handle, "mps", size, list);
+}
+
+/* A reading that only some GPUs offer. */
+static int offered(void *handle, const char *name, unsigned *value)
+{
+    int status = look(handle);
+    if (status != OK)
+        return status;
+    long found = instance_of(handle) >= 0 ? -1 : number(gpu_of(handle), name, -1);
+    *value = (unsigned)found;
+    return found < 0 ? UNSUPPORTED : OK;
+}
+int nvmlDeviceGetUtilizationRates(void *handle, unsigned *rates)
+{
+    int status = offered(handle, "util", &rates[0]);
+    return status == OK ? offered(handle, "memutil", &rates[1]) : status;
+}
+int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts) { return offered(handle, "power", milliwatts); }
+int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *degrees)
+{
+    return sensor ? INVALID : offered(handle, "temp", degrees);
 }

@@ -41,7 +41,7 @@ def metric_row(values: list[float]) -> dict[str, Any]:
     numbers = [value for value in values if not math.isnan(value)]
     total = sum(numbers) if numbers else math.nan
     return {
-        "attempt": 1, "count": len(values), "last": values[-1], "min": min(numbers, default=None),
+        "attempt": 1, "source": 2, "count": len(values), "last": values[-1], "min": min(numbers, default=None),
         "max": max(numbers, default=None), "total": total, "nans": len(values) - len(numbers),
         "step": len(values) - 1, "first_at": 1, "last_at": 2,
     }  # fmt: skip

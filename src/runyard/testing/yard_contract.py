@@ -19,6 +19,7 @@ from runyard.testing.contract_ends import EndsContract
 from runyard.testing.contract_files import FilesContract
 from runyard.testing.contract_lease import LeaseContract
 from runyard.testing.contract_own import OwnContract
+from runyard.testing.contract_params import ParamsContract
 from runyard.testing.contract_queue import QueueContract
 from runyard.testing.contract_records import RecordsContract
 from runyard.testing.contract_search import SearchContract
@@ -38,6 +39,7 @@ class YardContract(
     FilesContract,
     DiskContract,
     TrackingContract,
+    ParamsContract,
     OwnContract,
     SummariesContract,
 ):

@@ -114,6 +114,12 @@ class SnapshotError(RunyardError):
     code = "snapshot"
 
 
+class DamagedError(RunyardError):
+    """What is stored is not what was written."""
+
+    code = "damaged"
+
+
 def disk_full(what: str) -> UnavailableError:
     """Return the error of a server that has no disk space left; ``what`` names the place."""
     return UnavailableError(

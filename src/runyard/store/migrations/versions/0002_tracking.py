@@ -18,6 +18,8 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+SOURCE = "of the points: 0 printed lines, 1 files, 2 logged by the program; of one metric only the highest count"
+
 
 def upgrade() -> None:
     """Apply."""
@@ -80,6 +82,7 @@ def upgrade() -> None:
         sa.Column("id", types.Serial, autoincrement=True, nullable=False),
         sa.Column("run_seq", sa.BigInteger(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("source", sa.SmallInteger(), nullable=False, comment=SOURCE),
         sa.Column(
             "name_id",
             sa.BigInteger(),
@@ -111,6 +114,7 @@ def upgrade() -> None:
         sa.Column("run_seq", sa.BigInteger(), nullable=False),
         sa.Column("name_id", sa.BigInteger(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False, comment="number of the last attempt that logged it"),
+        sa.Column("source", sa.SmallInteger(), nullable=False, comment=SOURCE),
         sa.Column("count", sa.BigInteger(), nullable=False, comment="points; 0: only a summary was set"),
         sa.Column(
             "last",
