@@ -3,7 +3,7 @@
 Counted is processor time of everything: the program, the processes that freeze its code, and server and agent until a query
 for all of them answers with all of them. Once with the yard up, as it usually is, and once with no yard, which is started
 afterwards and takes them in. Other trackers make fewer runs, one after the other in one process as their documentation shows;
-what these take beyond the import is multiplied. None of those can be searched through an API but MLflow's.
+what these take beyond the import is multiplied. That their runs can be found is not checked.
 """
 
 from __future__ import annotations
