@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from runyard.services.api import Json
@@ -186,7 +185,7 @@ def _merge(connection: Any, run_seq: int, attempt: int, found: dict[int, Summary
         elif not summary.count:  # a result has no points: it stands for the last one
             # Without a step the attempt has no points here: its first ones take over.
             step = before.step if attempt == before.attempt else None
-            result = replace(before, attempt=attempt, last=summary.last, step=step)
+            result = before._replace(attempt=attempt, last=summary.last, step=step)
             merged[name_id] = result if newest is summary else before
         elif before.attempt == attempt and (
             not before.count or (before.source == summary.source and not _goes_back(before, least.get(name_id)))
@@ -194,7 +193,7 @@ def _merge(connection: Any, run_seq: int, attempt: int, found: dict[int, Summary
             merged[name_id] = before.then(summary) if before.count else summary
         else:
             rebuilt = _rebuilt(connection, run_seq, name_id, newest.attempt, summary.source) or before.then(summary)
-            merged[name_id] = replace(rebuilt, last=newest.last, step=newest.step)
+            merged[name_id] = rebuilt._replace(last=newest.last, step=newest.step)
     metrics.save(connection, run_seq, merged)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import re
 from array import array
@@ -26,8 +27,8 @@ TAIL, TAIL_READ = 4000, 32 << 10
 """Characters of a log's end that are kept, and bytes that are read for it."""
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 SYSTEM = "system/"
-ORIGINS = {rank: origin for origin, rank in RANKS.items()}
 """Start of the names of what the host measures of a run; such metrics stand apart."""
+ORIGINS = {rank: origin for origin, rank in RANKS.items()}
 
 
 def plain(value: float | None) -> float | str:
@@ -35,6 +36,9 @@ def plain(value: float | None) -> float | str:
     if value is None or math.isnan(value):
         return "NaN"
     return value if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+_first = operator.itemgetter(0)
 
 
 def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], whole: bool) -> None:
@@ -47,9 +51,9 @@ def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], wh
     ids.update(row.name_id for found in params.values() for row in found)
     named = names.of(connection, ids)
     for row, value in zip(rows, values, strict=True):
-        own = sorted((named[item.name_id], item) for item in params.get(row.seq, ()))
+        own = sorted([(named[item.name_id], item) for item in params.get(row.seq, ())], key=_first)
         value["params"] = {name: item.value for name, item in own}
-        measured = sorted((named[name_id], item) for name_id, item in summaries.get(row.seq, {}).items())
+        measured = sorted([(named[name_id], item) for name_id, item in summaries.get(row.seq, {}).items()], key=_first)
         value["metrics"] = {name: summary_json(item) for name, item in measured if not name.startswith(SYSTEM)}
         extra = progress.get(row.seq)
         value["progress"] = extra.progress if extra is not None else None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
 from math import inf, isnan
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, text
 
@@ -17,15 +16,14 @@ PRINTED, WRITTEN, LOGGED = 0, 1, 2
 """Who says the points of a metric. What a line prints is rounded, and often what is logged, too: the highest counts."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
+class Summary(NamedTuple):
     """What is known of a metric without reading its points. None is NaN, or nothing yet."""
 
     attempt: int
     """Number of the last attempt that logged it."""
     source: int
     """Of the points: `PRINTED`, `WRITTEN` or `LOGGED`."""
-    count: int
+    count: int  # type: ignore[assignment]  # the method of tuples is not needed
     last: float | None
     min: float | None
     max: float | None
@@ -54,15 +52,15 @@ class Summary:
             high = self.max, self.max_step
         totals = [part.total for part in (self, later) if part.count > part.nans]
         numbers = [total for total in totals if total is not None]
-        return replace(
-            later, count=self.count + later.count, nans=self.nans + later.nans,
+        return later._replace(
+            count=self.count + later.count, nans=self.nans + later.nans,
             total=_number(sum(numbers)) if numbers and len(numbers) == len(totals) else None,
             min=low[0], min_step=low[1], max=high[0], max_step=high[1],
             first_at=later.first_at if self.first_at is None else self.first_at,
         )  # fmt: skip
 
 
-COLUMNS = tuple(field.name for field in fields(Summary))
+COLUMNS = Summary._fields
 
 
 def _number(value: float | None) -> float | None:
@@ -100,14 +98,17 @@ def of_value(attempt: int, value: float, at: int) -> Summary:
     )  # fmt: skip
 
 
+_OF_RUNS = select(metrics.c.run_seq, metrics.c.name_id, *(metrics.c[name] for name in COLUMNS))
+
+
 def find(connection: Connection, run_seq: int, name_ids: Collection[int]) -> dict[int, Summary]:
     """Return the summaries of some metrics of a run."""
     found: dict[int, Summary] = {}
     listed = list(name_ids)
     for start in range(0, len(listed), MANY):
         some = listed[start : start + MANY]
-        query = select(metrics).where(metrics.c.run_seq == run_seq, metrics.c.name_id.in_(some))
-        found.update((row.name_id, _summary(row)) for row in connection.execute(query))
+        query = _OF_RUNS.where(metrics.c.run_seq == run_seq, metrics.c.name_id.in_(some))
+        found.update((row[1], Summary(*row[2:])) for row in connection.execute(query).all())
     return found
 
 
@@ -116,14 +117,10 @@ def of_runs(connection: Connection, seqs: Collection[int]) -> dict[int, dict[int
     found: dict[int, dict[int, Summary]] = {}
     listed = list(seqs)
     for start in range(0, len(listed), MANY):
-        query = select(metrics).where(metrics.c.run_seq.in_(listed[start : start + MANY]))
-        for row in connection.execute(query):
-            found.setdefault(row.run_seq, {})[row.name_id] = _summary(row)
+        query = _OF_RUNS.where(metrics.c.run_seq.in_(listed[start : start + MANY]))
+        for row in connection.execute(query).all():
+            found.setdefault(row[0], {})[row[1]] = Summary(*row[2:])
     return found
-
-
-def _summary(row: Row[Any]) -> Summary:
-    return Summary(**{name: getattr(row, name) for name in COLUMNS})
 
 
 _SAVE = (

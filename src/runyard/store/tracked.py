@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, case, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Row, Text, bindparam, case, delete, func, insert, select, text, type_coerce, update
 
 from runyard.store.bulk import insert_rows
 from runyard.store.metrics import MANY
@@ -97,15 +98,29 @@ def remove_params(connection: Connection, run_seq: int, name_ids: Sequence[int])
         connection.execute(delete(params).where(params.c.run_seq == run_seq, params.c.name_id.in_(some)))
 
 
-def params_of(connection: Connection, seqs: Collection[int]) -> dict[int, list[Any]]:
-    """Return ``name_id, value, source`` of all parameters of runs, by run."""
-    found: dict[int, list[Any]] = {}
+class Param(NamedTuple):
+    """A parameter of a run."""
+
+    name_id: int
+    value: Any
+    rank: int
+    source: str
+
+
+def params_of(connection: Connection, seqs: Collection[int]) -> dict[int, list[Param]]:
+    """Return all parameters of runs, by run."""
+    found: dict[int, list[Param]] = {}
     listed = list(seqs)
     columns = params.c
     for start in range(0, len(listed), MANY):
-        query = select(columns.run_seq, columns.name_id, columns.value, columns.rank, columns.source)
-        for row in connection.execute(query.where(columns.run_seq.in_(listed[start : start + MANY]))):
-            found.setdefault(row.run_seq, []).append(row)
+        query = select(
+            columns.run_seq, columns.name_id, type_coerce(columns.value, Text), columns.rank, columns.source
+        ).where(columns.run_seq.in_(listed[start : start + MANY]))
+        rows = connection.execute(query).all()
+        # To read all values as one text is several times as fast as each for itself.
+        values = json.loads(f"[{','.join([row[2] for row in rows])}]")
+        for (run_seq, name_id, _, rank, source), value in zip(rows, values, strict=True):
+            found.setdefault(run_seq, []).append(Param(name_id, value, rank, source))
     return found
 
 
