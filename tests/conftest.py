@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.fuzz import MORE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TOP = Path(__file__).resolve().parent.parent
 # Machines that run tests are busy: how long one example takes says nothing.
-settings.register_profile("runyard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "runyard", max_examples=100 * MORE, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("runyard")
 
 # The contract suites are tests that lie in the package. Said here, before anything imports them.
 pytest.register_assert_rewrite("runyard.testing")
 
-KEPT_VARIABLES = {"RUNYARD_CI", "RUNYARD_TEST_POSTGRESQL_URL", "RUNYARD_TEST_LIVES"}
+KEPT_VARIABLES = {"RUNYARD_CI", "RUNYARD_TEST_POSTGRESQL_URL", "RUNYARD_TEST_LIVES", "RUNYARD_TEST_FUZZ"}
 BINARIES = str(Path(sys.executable).parent)
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from runyard.capture import events, proto
 from runyard.capture.events import EventsReader, metric_name
 from runyard.capture.found import Found
-from runyard.wire import jsonlite
+from runyard.wire import jsonlite, spool
+from tests.fuzz import MORE
 
 from .writer import (
     FIXTURES,
@@ -134,6 +135,45 @@ def test_flipped_bits_are_survived(tmp_path: Path, recorded: Path, flips: list[t
     path = tmp_path / "f"
     path.write_bytes(data)
     read(path)
+
+
+@settings(SHARED, max_examples=200 * MORE)
+@given(
+    st.sampled_from(RECORDED),
+    st.lists(st.tuples(st.integers(0, 1 << 20), st.sampled_from(["flip", "cut", "add", "byte"]), st.integers(0, 255)),
+             min_size=1, max_size=6),
+)  # fmt: skip
+def test_nonsense_with_fitting_checksums_is_survived(
+    tmp_path: Path, recorded: Path, changes: list[tuple[int, str, int]]
+) -> None:
+    """As another writer, or a later version of one, may have written it."""
+    contents = framed(recorded.read_bytes())
+    for place, how, value in changes:
+        content = contents[place % len(contents)]
+        at = place // len(contents) % max(len(content), 1)
+        if how == "cut":
+            del content[at:]
+        elif how == "add":
+            content[at:at] = bytes([value]) * (value % 12)
+        elif content:
+            content[at] = value if how == "byte" else content[at] ^ 1 << value % 8
+    path = tmp_path / "f"
+    path.write_bytes(b"".join(record(bytes(content)) for content in contents) + event(7, scalar("after", 0.5)))
+    found, state = read(path)
+    assert ("after", 7, "0.5") in points(found)
+    assert jsonlite.loads(jsonlite.dumps(state).encode()) is not None
+    for one in found:
+        spool.join([spool.record(0, spool.MESSAGE, 0, spool.message_body(*item)) for item in one.messages])
+
+
+def framed(data: bytes) -> list[bytearray]:
+    """Return the contents of the records of a file."""
+    found, start = [], 0
+    while start < len(data):
+        (length,) = struct.unpack_from("<Q", data, start)
+        found.append(bytearray(data[start + 12 : start + 12 + length]))
+        start += length + 16
+    return found
 
 
 def test_behind_a_damaged_length_it_goes_on_and_says_what_was_lost(tmp_path: Path) -> None:

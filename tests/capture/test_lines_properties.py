@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from runyard.capture import known, lines
 from runyard.capture.lines import LineParser
+from tests.fuzz import MORE
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.log"))
 PIECES = [
@@ -43,7 +44,7 @@ def found(data: bytes, cuts: list[int], replace: bool = False) -> str:
     return repr(([(point.step, point.values) for point in points], parser.progress))
 
 
-@settings(max_examples=400)
+@settings(max_examples=400 * MORE)
 @given(TEXTS, st.data())
 def test_however_it_is_cut_the_same_is_found(data: bytes, draw: st.DataObject) -> None:
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=12)))
@@ -65,7 +66,7 @@ def test_no_bytes_raise(data: bytes) -> None:
     found(data, [])
 
 
-@settings(max_examples=400)
+@settings(max_examples=400 * MORE)
 @given(st.text(alphabet="losacepth 0123456789.:=,-+[]{}()'\"/%|eE\n\r\x1b\t━•<?i", max_size=120))
 def test_nothing_that_looks_like_metrics_raises(text: str) -> None:
     found(text.encode(), [])

@@ -22,6 +22,7 @@ from runyard.capture import watch
 from runyard.capture.found import Found, apart
 from runyard.capture.watch import FileWatcher, reader_of
 from runyard.wire import jsonlite
+from tests.fuzz import MORE
 
 from .writer import FIXTURES, event, field, messages, opening, points, read_all, said, scalar
 
@@ -262,7 +263,7 @@ def test_a_large_file_does_not_keep_others_from_being_read(tmp_path: Path) -> No
     assert any("b" in found for found in seen)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40 * MORE)
 @given(st.data())
 def test_whenever_it_is_started_again_nothing_is_read_twice_or_missed(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -375,7 +376,7 @@ def test_a_training_that_begins_anew_in_the_directory_of_another(tmp_path: Path)
 
 @pytest.mark.parametrize("name", [".last_summary.json", "trainer_state.json"])
 @given(content=DOCUMENTS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50 * MORE)
 def test_any_document_is_survived(name: str, tmp_path: Path, content: bytes) -> None:
     write(tmp_path / name, content)
     read_all(tmp_path)

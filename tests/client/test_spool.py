@@ -27,6 +27,7 @@ from runyard.client.spool import SpoolWriter
 from runyard.wire import paths, spool
 from tests.agent.fake_server import logged
 from tests.client.streams import environment, messages, read_all, rows
+from tests.fuzz import MORE
 
 NAMES = st.text(max_size=20)
 VALUES = st.floats(allow_nan=False)
@@ -42,7 +43,7 @@ def write(directory: Path, said: list[str] | None = None) -> SpoolWriter:
 
 
 @given(ROWS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50 * MORE, deadline=None)
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, given_rows: list[tuple[dict[str, float], int]]
 ) -> None:
@@ -225,7 +226,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 * MORE, deadline=None)
 def test_a_damaged_file_gives_all_whole_records(
     sample: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
@@ -264,7 +265,7 @@ def test_a_damaged_file_gives_all_whole_records(
 
 
 @given(st.binary(max_size=4000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200 * MORE, deadline=None)
 def test_any_bytes_are_read_without_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     directory = tmp_path_factory.mktemp("any")
     for number, content in enumerate((data, spool.header("0" * 16, 1, 5) + data)):

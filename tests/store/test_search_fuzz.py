@@ -17,6 +17,7 @@ from runyard.testing.logged import add
 from runyard.testing.stage import ME, Stage
 from runyard.wire.errors import InvalidError
 from runyard.wire.goals import smaller_is_better
+from tests.fuzz import MORE
 from tests.store.backends import make_stage
 
 Row = dict[str, Any]
@@ -34,6 +35,30 @@ METRICS = ["loss", "acc", "val/acc", "step", "ünsicher"]
 STATS = ["last", "min", "max", "mean", "best", "count", "step"]
 TAGS = ["baseline", "a b", "ü", "'", "%"]
 SEED = 7
+SLIPS = [
+    "(",
+    ")",
+    '"',
+    "'",
+    "\\",
+    ".",
+    ",",
+    " ",
+    "not ",
+    "=",
+    "<",
+    "-",
+    "9" * 400,
+    "e",
+    "\0",
+    "\ud800",
+    "\n",
+    "#",
+    "[",
+    "inf",
+    "None",
+]
+"""What somebody types by mistake."""
 
 
 def rows() -> list[Row]:
@@ -261,7 +286,9 @@ def _filled(stage: Stage) -> Iterator[Filled]:
     stage.close()
 
 
-RANDOMLY = settings(max_examples=300, derandomize=True, suppress_health_check=list(HealthCheck), deadline=None)
+RANDOMLY = settings(
+    max_examples=300 * MORE, derandomize=MORE == 1, suppress_health_check=list(HealthCheck), deadline=None
+)
 
 
 @RANDOMLY
@@ -313,7 +340,7 @@ def in_order(made: list[Row], order: list[str]) -> list[str]:
     return [row["id"] for row in found]
 
 
-@settings(RANDOMLY, max_examples=120)
+@settings(RANDOMLY, max_examples=120 * MORE)
 @given(order=orders, limit=st.integers(1, 70), condition=conditions)
 def test_pages_together_are_the_whole_in_order(
     filled: Filled, order: list[str], limit: int, condition: Condition
@@ -334,7 +361,7 @@ def test_pages_together_are_the_whole_in_order(
     assert seen == in_order([row for row in made if condition[1](row)], order)
 
 
-@settings(RANDOMLY, max_examples=500)
+@settings(RANDOMLY, max_examples=500 * MORE)
 @given(query=st.one_of(st.text(max_size=60), st.lists(st.sampled_from(
     ["run", "params", "metrics", ".", "lr", "[", "]", '"x"', "(", ")", "and", "or", "not", "in", "is", "None", "==", "<",
      "1", "-", ",", "tags", "has", "nan", " ", "data", "env", "code", "state", "=", "'", "\\", "\0", "\ud800", "é", "🧪"]
@@ -343,6 +370,21 @@ def test_pages_together_are_the_whole_in_order(
      "1", "-", ",", "tags", "has(", "nan", "data", "env.python", "code.dirty", "run.created", ".startswith("]
 ), max_size=10).map(" ".join)))  # fmt: skip
 def test_any_text_is_a_query_or_invalid(filled: Filled, query: str) -> None:
+    check_read_or_refused(filled, query)
+
+
+@settings(RANDOMLY, max_examples=300 * MORE)
+@given(condition=conditions, data=st.data())
+def test_a_query_with_slips_is_read_or_refused(filled: Filled, condition: Condition, data: st.DataObject) -> None:
+    query = condition[0]
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(query)))
+        end = min(len(query), start + data.draw(st.integers(0, 3)))
+        query = query[:start] + data.draw(st.sampled_from(["", query[start:end] * 2, *SLIPS])) + query[end:]
+    check_read_or_refused(filled, query)
+
+
+def check_read_or_refused(filled: Filled, query: str) -> None:
     stage, _ = filled
     for asked in ({"q": query}, {"order": query}, {"before": query or "x"}):
         try:

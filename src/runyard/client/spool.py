@@ -151,9 +151,10 @@ class SpoolWriter:
         names = tuple(values)
         if not all(isinstance(name, str) for name in names):
             raise TypeError("names of metrics are text")
-        if any(getattr(value, "requires_grad", False) for value in values.values()):
+        numbers = tuple(values.values())  # once: it may be code of the program, and log
+        if any(getattr(value, "requires_grad", False) for value in numbers):
             raise TypeError("tensors that are part of a graph warn when they are made a number")
-        body = _packer(len(names))(0, 0, 0, at or time.time_ns() // 1000, step, *values.values())[16:]
+        body = _packer(len(names))(0, 0, 0, at or time.time_ns() // 1000, step, *numbers)[16:]
         known = self._shapes.get(names)
         size = spool.aligned(spool.RECORD_BYTES + len(body))
         if known is None or self._offset + size > self._size:
