@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -426,3 +428,24 @@ def test_under_the_oldest_pythons(box: AgentBox, old: str | None) -> None:
     wait_for(lambda: len(box.yard.hellos) == 2)
     box.yard.stop(sleeper, 0.0)
     assert box.end(sleeper)["reason"] == "stopped"
+
+
+def collector(directory: Path) -> int | None:
+    """Return the process that has the lock of an attempt's collector open."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == str(directory / "collector.lock"):
+                return int(link.parts[2])
+    return None
+
+
+def test_a_collector_that_is_killed_is_followed_by_another_one(box: AgentBox) -> None:
+    box.start()
+    attempt = box.python(SLEEPER)
+    directory = Path(box.paths.attempt_dir(attempt))
+    wait_for(lambda: files.is_locked(str(directory / "collector.lock")))
+    first = wait_for(lambda: collector(directory))
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: collector(directory) not in (None, first), 40)
+    box.yard.stop(attempt, 0)
+    box.end(attempt)

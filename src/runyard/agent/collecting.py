@@ -52,8 +52,10 @@ def prepare(context: Context, attempt: Attempt, staged: Staged, slots: list[dict
 
 def start(context: Context, attempt: Attempt) -> None:
     """Start the collector of an attempt, if it is to have one and has none. What goes wrong is only said."""
+    if is_collected(attempt) or has_caught_up(attempt):
+        return
     facts = files.read_json(attempt.path(FACTS))
-    if not isinstance(facts, dict) or not facts.get("kinds") or is_collected(attempt) or has_caught_up(attempt):
+    if not isinstance(facts, dict) or not facts.get("kinds"):
         return
     if not context.collectors.start(attempt.dir) and not is_collected(attempt):
         context.log("attempt %s: nothing is captured: its collector cannot be started" % attempt.id)

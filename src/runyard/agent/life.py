@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from runyard.agent.link import Backoff
     from runyard.agent.stage import Staged
 
+COLLECTOR_LOOK_S = 10.0
 POLL_S = 0.1
 """Interval of looking at supervisors where the kernel has no pidfds (Linux before 5.3, Python before 3.9)."""
 MEMORY_WITHIN_S = 2.0
@@ -289,7 +290,10 @@ class Life:
         if attempt.supervisor is None:
             return
         pid, started = attempt.supervisor
-        wait_gone(pid, started)
+        wait_gone(pid, started, COLLECTOR_LOOK_S)
+        while procs.is_alive(pid, started):
+            collecting.start(self._context, attempt)  # if it has been killed
+            wait_gone(pid, started, COLLECTOR_LOOK_S)
         while not launch.reap(pid) or launch.is_supervised(attempt.dir):
             time.sleep(POLL_S)
 
