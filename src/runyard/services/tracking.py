@@ -48,18 +48,20 @@ def fill(connection: Connection, rows: Sequence[Any], values: Sequence[Json], wh
     progress = tracked.of_runs(connection, seqs)
     data = tracked.data_of(connection, seqs) if whole else {}
     ids = {name_id for found in summaries.values() for name_id in found}
-    ids.update(row.name_id for found in params.values() for row in found)
+    ids.update(name_id for found in params.values() for name_id, _ in found)
     named = names.of(connection, ids)
     for row, value in zip(rows, values, strict=True):
-        own = sorted([(named[item.name_id], item) for item in params.get(row.seq, ())], key=_first)
-        value["params"] = {name: item.value for name, item in own}
+        value["params"] = dict(
+            sorted([(named[name_id], item) for name_id, item in params.get(row.seq, ())], key=_first)
+        )
         measured = sorted([(named[name_id], item) for name_id, item in summaries.get(row.seq, {}).items()], key=_first)
         value["metrics"] = {name: summary_json(item) for name, item in measured if not name.startswith(SYSTEM)}
         extra = progress.get(row.seq)
         value["progress"] = extra.progress if extra is not None else None
         if whole:
-            value["param_origins"] = {name: ORIGINS.get(item.rank, "") for name, item in own}
-            value["param_sources"] = {name: item.source for name, item in own}
+            sources = sorted([(named[key], item) for key, item in tracked.param_sources(connection, row.seq).items()])
+            value["param_origins"] = {name: ORIGINS.get(rank, "") for name, (rank, _) in sources}
+            value["param_sources"] = {name: source for name, (_, source) in sources}
             value["system"] = {
                 name[len(SYSTEM) :]: summary_json(item) for name, item in measured if name.startswith(SYSTEM)
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, Row, Text, bindparam, case, delete, func, insert, select, text, type_coerce, update
 
@@ -98,30 +98,25 @@ def remove_params(connection: Connection, run_seq: int, name_ids: Sequence[int])
         connection.execute(delete(params).where(params.c.run_seq == run_seq, params.c.name_id.in_(some)))
 
 
-class Param(NamedTuple):
-    """A parameter of a run."""
-
-    name_id: int
-    value: Any
-    rank: int
-    source: str
-
-
-def params_of(connection: Connection, seqs: Collection[int]) -> dict[int, list[Param]]:
-    """Return all parameters of runs, by run."""
-    found: dict[int, list[Param]] = {}
+def params_of(connection: Connection, seqs: Collection[int]) -> dict[int, list[tuple[int, Any]]]:
+    """Return the number of the name and the value of all parameters of runs, by run."""
+    found: dict[int, list[tuple[int, Any]]] = {}
     listed = list(seqs)
     columns = params.c
     for start in range(0, len(listed), MANY):
-        query = select(
-            columns.run_seq, columns.name_id, type_coerce(columns.value, Text), columns.rank, columns.source
-        ).where(columns.run_seq.in_(listed[start : start + MANY]))
-        rows = connection.execute(query).all()
+        query = select(columns.run_seq, columns.name_id, type_coerce(columns.value, Text))
+        rows = connection.execute(query.where(columns.run_seq.in_(listed[start : start + MANY]))).all()
         # To read all values as one text is several times as fast as each for itself.
         values = json.loads(f"[{','.join([row[2] for row in rows])}]")
-        for (run_seq, name_id, _, rank, source), value in zip(rows, values, strict=True):
-            found.setdefault(run_seq, []).append(Param(name_id, value, rank, source))
+        for (run_seq, name_id, _), value in zip(rows, values, strict=True):
+            found.setdefault(run_seq, []).append((name_id, value))
     return found
+
+
+def param_sources(connection: Connection, run_seq: int) -> dict[int, tuple[int, str]]:
+    """Return the rank of the origin and the source of the parameters of a run, by the number of their names."""
+    query = select(params.c.name_id, params.c.rank, params.c.source).where(params.c.run_seq == run_seq)
+    return {name_id: (rank, source) for name_id, rank, source in connection.execute(query)}
 
 
 # -- media and data
