@@ -431,11 +431,14 @@ def test_under_the_oldest_pythons(box: AgentBox, old: str | None) -> None:
 
 
 def collector(directory: Path) -> int | None:
-    """Return the process that has the lock of an attempt's collector open."""
+    """Return the process that has the lock of an attempt's collector, and was forked from the first one."""
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if os.readlink(link) == str(directory / "collector.lock"):
-                return int(link.parts[2])
+                pid = int(link.parts[2])
+                parent = int(Path("/proc/%d/stat" % pid).read_bytes().rpartition(b")")[2].split()[1])
+                if b"collector.py" in Path("/proc/%d/cmdline" % parent).read_bytes():
+                    return pid
     return None
 
 

@@ -197,29 +197,32 @@ class Life(RuleBasedStateMachine):
 class DamagedLife(Life):
     """The same, and the files are damaged."""
 
-    @rule(data=st.data())
-    def damage(self, data: st.DataObject) -> None:
+    @rule(
+        which=st.integers(0, 1 << 20),
+        how=st.sampled_from(["flip", "zeros", "noise", "cut", "remove"]),
+        start=st.integers(0, 1 << 24),
+        length=st.integers(1, 200),
+        noise=st.binary(min_size=200, max_size=200),
+    )
+    def damage(self, which: int, how: str, start: int, length: int, noise: bytes) -> None:
         files = sorted(self.place.glob("*")) if self.place.exists() else []
         if not files:
             return
-        path = data.draw(st.sampled_from(files))
+        path = files[which % len(files)]
         self.damaged = True
-        size = path.stat().st_size
-        how = data.draw(st.sampled_from(["flip", "zeros", "noise", "cut", "remove"]))
-        start = data.draw(st.integers(0, max(size - 1, 0)))
+        start %= max(path.stat().st_size, 1)
         if how == "remove":
             path.unlink()
         elif how == "cut":
             if not any(path.name.startswith(writer.stream) for writer in self.writers):  # it may be mapped
                 os.truncate(path, start)
         else:
-            length = 1 if how == "flip" else data.draw(st.integers(1, 200))
             with path.open("r+b") as file:
                 file.seek(start)
-                old = file.read(length)
-                new = {"flip": bytes(byte ^ 4 for byte in old), "zeros": bytes(len(old))}.get(how)
+                old = file.read(1 if how == "flip" else length)
+                new = {"flip": bytes(byte ^ 4 for byte in old), "zeros": bytes(len(old))}.get(how, noise[: len(old)])
                 file.seek(start)
-                file.write(new if new is not None else data.draw(st.binary(min_size=len(old), max_size=len(old))))
+                file.write(new)
 
 
 TestLife = Life.TestCase
