@@ -449,6 +449,7 @@ def test_a_collector_that_is_killed_is_followed_by_another_one(box: AgentBox) ->
     wait_for(lambda: files.is_locked(str(directory / "collector.lock")))
     first = wait_for(lambda: collector(directory))
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: collector(directory) not in (None, first), 40)
+    second = wait_for(lambda: (found := collector(directory)) not in (None, first) and found, 40)
+    assert second != first and files.is_locked(str(directory / "collector.lock"))
     box.yard.stop(attempt, 0)
-    box.end(attempt)
+    assert box.end(attempt)["reason"] == "stopped"

@@ -195,7 +195,7 @@ def _guess(value: Any) -> Medium:
         return _histogram(_numbers(value), BINS)
     if isinstance(value, dict):
         raise TypeError("it is nested more than %d deep, or in itself" % MAX_DEPTH)
-    raise TypeError("a %s is neither a number nor something to look at" % type(value).__name__)
+    raise TypeError("what is of type %s is neither a number nor something to look at" % type(value).__name__)
 
 
 def _saved(save: Any, **options: Any) -> bytes:
